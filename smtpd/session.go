@@ -1,0 +1,190 @@
+package smtpd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// errUnread is a store that says done without having read the message.
+var errUnread = errors.New("smtpd: the store returned before the end of the message")
+
+// A session decides on envelopes. go-smtp calls it on the connection's
+// goroutine; the arguments that come from there are placeholders, the wire
+// has the real ones.
+type session struct {
+	wire     *wire
+	server   *Server
+	envelope envelope
+	source   *bufio.Reader // kept from one message to the next
+}
+
+func (s *session) Reset() { s.envelope = envelope{} }
+
+func (s *session) Logout() error { return nil }
+
+// Mail opens the envelope.
+func (s *session) Mail(_ string, o *smtp.MailOptions) error {
+	from := s.wire.path
+	switch {
+	case s.envelope.open:
+		return replyMailTwice.smtp()
+	case o.Size > s.wire.config.MaxMessageSize:
+		return replyTooLarge.smtp()
+	case !o.UTF8 && !from.ascii():
+		return replyNeedsUTF8.smtp()
+	}
+	s.envelope = envelope{open: true, utf8: o.UTF8, from: from}
+	return nil
+}
+
+// Rcpt judges one recipient on its own.
+func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
+	defer s.contain(&err)
+	r, err := s.resolve(s.wire.path)
+	if err != nil {
+		return s.refuse("recipient refused", err, "to", clip(s.wire.path.String()))
+	}
+	s.envelope.add(r)
+	return nil
+}
+
+func (s *session) resolve(to address) (r Recipient, err error) {
+	ctx := s.server.ctx
+	switch {
+	case len(s.envelope.recipients) >= s.wire.config.MaxRecipients:
+		return r, replyTooManyRcpt
+	case !s.envelope.utf8 && !to.ascii():
+		return r, replyNeedsUTF8
+	}
+	if strings.HasPrefix(to.domain, "[") {
+		if to.domain = s.localDomain(to.domain); to.domain == "" {
+			return r, ErrRelayDenied
+		}
+	}
+	r, err = s.server.directory.Resolve(ctx, to.local, to.domain)
+	if err == nil && (len(r.Mailboxes) == 0 || r.Address == "" || !isText(r.Address) || len(r.Address) > maxAddress) {
+		err = fmt.Errorf("directory gave recipient %q with %d mailboxes", r.Address, len(r.Mailboxes))
+	}
+	return r, err
+}
+
+// localDomain is the domain that an address literal stands for: the first
+// one, if it is the address the client has connected to; else "".
+func (s *session) localDomain(text string) string {
+	ip, ok := parseLiteral(text)
+	local, known := addrOf(s.wire.raw.LocalAddr())
+	if !ok || !known || ip != local || s.wire.config.LocalDomain == nil {
+		return ""
+	}
+	return s.wire.config.LocalDomain(s.server.ctx)
+}
+
+// Data takes the message and has the last word on it: 250 only when the store
+// has it, and in every case the connection is left at the message's end or
+// not at all.
+func (s *session) Data(io.Reader) (err error) {
+	defer s.contain(&err)
+	began := time.Now()
+	m := s.wire.message()
+	defer s.wire.setReceiving(false)
+	id := newID(10)
+	size, err := s.deliver(id, m)
+	if m.err != io.EOF {
+		if lost := m.drain(); lost != nil {
+			err = lost
+		}
+	}
+	if err != nil {
+		return s.refuse("message refused", err, "id", id, "to", clip(strings.Join(s.envelope.recipients, " ")), "size", m.size)
+	}
+	s.wire.messages++
+	s.wire.commands = 0
+	s.wire.log.Info("message accepted", "id", id, "from", clip(s.envelope.from.String()),
+		"to", clip(strings.Join(s.envelope.recipients, " ")), "mailboxes", len(s.envelope.mailboxes),
+		"size", size, "tls", s.wire.tls != nil, "helo", clip(s.wire.helo), "duration", time.Since(began))
+	return accepted(id).smtp()
+}
+
+// deliver hands the message to the store. What went wrong in reading it goes
+// before whatever the store made of that; an error of the store's own is
+// never the client's, whatever it wraps.
+func (s *session) deliver(id string, m *message) (size int64, err error) {
+	if s.source == nil {
+		s.source = bufio.NewReaderSize(nil, headerWindow)
+	}
+	s.source.Reset(m)
+	h := newHeader(s.source)
+	size, err = s.server.store.Deliver(s.server.ctx, id, s.envelope.mailboxes, stored(s.trace(id), h))
+	switch {
+	case h.err != nil && h.err != io.EOF:
+		return 0, h.err
+	case err != nil:
+		return 0, fmt.Errorf("store: %v", err)
+	case h.err == nil:
+		return 0, errUnread
+	}
+	return size, nil
+}
+
+func (s *session) trace(id string) trace {
+	w := s.wire
+	remote, _ := addrOf(w.raw.RemoteAddr())
+	return trace{id: id, hostname: w.config.Hostname, helo: w.helo, remote: remote, tls: w.tls, esmtp: w.esmtp,
+		utf8: s.envelope.utf8, from: s.envelope.from, to: s.envelope.only(), at: time.Now()}
+}
+
+// refuse logs a refusal and gives its reply. The detail of a fault of ours is
+// in the log only.
+func (s *session) refuse(what string, err error, attrs ...any) error {
+	r, ours := asReply(err)
+	level := slog.LevelInfo
+	if ours {
+		level = slog.LevelError
+	}
+	attrs = append(attrs, "from", clip(s.envelope.from.String()), "reply", r.line(), "error", clip(err.Error()))
+	s.wire.log.Log(s.server.ctx, level, what, attrs...)
+	return r.smtp()
+}
+
+// contain makes a panic below the session the end of the connection only.
+func (s *session) contain(err *error) {
+	if v := recover(); v != nil {
+		s.wire.log.Error("panic", "value", v, "stack", string(debug.Stack()))
+		*err = replyBroken.smtp()
+	}
+}
+
+// maxAttr is the length of a log attribute that a client has a hand in.
+const maxAttr = 512
+
+func clip(s string) string {
+	if len(s) <= maxAttr {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxAttr], "") + "..."
+}
+
+func addrOf(a net.Addr) (netip.Addr, bool) {
+	if a == nil {
+		return netip.Addr{}, false
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	return ap.Addr().Unmap().WithZone(""), err == nil
+}
+
+func remoteIP(c net.Conn) string {
+	if ip, ok := addrOf(c.RemoteAddr()); ok {
+		return ip.String()
+	}
+	return "unknown"
+}

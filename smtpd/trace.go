@@ -1,0 +1,182 @@
+package smtpd
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/base32"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// maxHops is how many Received fields a message may have: RFC 5321 section
+// 6.3 wants at least 100 "normally", real paths have far fewer than 50 and
+// loops are dear.
+const maxHops = 50
+
+// A trace is what the header fields say that delivery adds on top of a
+// message (RFC 5321 section 4.4). Every text in it was validated before:
+// nothing here can hold CR, LF or a control character.
+type trace struct {
+	id       string
+	hostname string
+	helo     string
+	remote   netip.Addr // invalid: not known, and left out
+	tls      *tls.ConnectionState
+	esmtp    bool
+	utf8     bool
+	from     address
+	to       string // the only recipient, "" if there are several
+	at       time.Time
+}
+
+// String is the header: Return-Path, Delivered-To for a single recipient,
+// Received. Lines end with CRLF and are far shorter than 998 octets.
+func (t trace) String() string {
+	var b strings.Builder
+	b.WriteString("Return-Path: <" + t.from.String() + ">\r\n")
+	if t.to != "" {
+		b.WriteString("Delivered-To: " + t.to + "\r\n")
+	}
+	b.WriteString("Received: from " + t.helo)
+	if t.remote.IsValid() {
+		b.WriteString(" (" + literal(t.remote) + ")")
+	}
+	b.WriteString("\r\n\tby " + t.hostname + " with " + t.protocol())
+	if t.tls != nil {
+		b.WriteString(" (" + tlsVersion(t.tls) + " cipher " + tls.CipherSuiteName(t.tls.CipherSuite) + ")")
+	}
+	b.WriteString("\r\n\tid " + t.id)
+	if t.to != "" {
+		b.WriteString(" for <" + t.to + ">")
+	}
+	b.WriteString(";\r\n\t" + t.at.Format("Mon, 2 Jan 2006 15:04:05 -0700") + "\r\n")
+	return b.String()
+}
+
+// protocol is the "with" keyword of RFC 3848 or RFC 6531 section 4.3.
+func (t trace) protocol() string {
+	secure := ""
+	if t.tls != nil {
+		secure = "S"
+	}
+	switch {
+	case t.utf8:
+		return "UTF8SMTP" + secure
+	case t.esmtp:
+		return "ESMTP" + secure
+	}
+	return "SMTP" // HELO has no keyword for TLS; the comment tells
+}
+
+func tlsVersion(s *tls.ConnectionState) string {
+	return strings.Replace(tls.VersionName(s.Version), "TLS ", "TLSv", 1)
+}
+
+// newID gives n random octets in lower-case base32.
+func newID(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: the program ends if there is no randomness
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))
+}
+
+// A header reads a message and looks at its header section on the way: it
+// leaves out Return-Path fields at the very top (they are those of an earlier
+// delivery; RFC 5321 section 4.4 allows ours alone), and reads as replyLoop
+// when there are more than maxHops Received fields. Nothing else changes.
+//
+// A line ends with LF here, because in the stored message it does: what
+// readers will take for a header field must be counted as one.
+type header struct {
+	src  *bufio.Reader
+	rest []byte // of a line, to be read next; part of src's buffer
+	hops int
+	body bool // the empty line has passed
+	top  bool // nothing but Return-Path fields has passed
+	drop bool // in a Return-Path field at the top
+	mid  bool // src is inside a line
+	err  error
+}
+
+// headerWindow is the size of src: also the longest piece of a line that is
+// dealt with at once.
+const headerWindow = 4096
+
+func newHeader(src *bufio.Reader) *header {
+	return &header{src: src, top: true}
+}
+
+func (h *header) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(h.rest) == 0 {
+			if h.err != nil || h.body {
+				break
+			}
+			if n > 0 && h.src.Buffered() == 0 {
+				break // don't wait while there is something to hand on
+			}
+			h.next()
+			continue
+		}
+		k := copy(p[n:], h.rest)
+		h.rest = h.rest[k:]
+		n += k
+	}
+	if n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	if h.err == nil {
+		n, h.err = h.src.Read(p)
+	}
+	return n, h.err
+}
+
+// next takes the next line of the header section, or a piece of a long one.
+func (h *header) next() {
+	line, err := h.src.ReadSlice('\n')
+	if err != nil && err != bufio.ErrBufferFull {
+		h.err = err
+	}
+	if !h.mid {
+		h.begin(line)
+	}
+	h.mid = err != nil
+	if !h.drop && h.err != replyLoop {
+		h.rest = line
+	}
+}
+
+// begin looks at the beginning of a line.
+func (h *header) begin(line []byte) {
+	switch {
+	case len(bytes.TrimRight(line, "\r\n")) == 0:
+		h.body, h.drop = true, false
+	case line[0] == ' ' || line[0] == '\t': // goes with the line before
+		h.top = h.top && h.drop
+	case h.top && isField(line, "return-path"):
+		h.drop = true
+	default:
+		h.top, h.drop = false, false
+		if isField(line, "received") {
+			if h.hops++; h.hops > maxHops {
+				h.err = replyLoop
+			}
+		}
+	}
+}
+
+// isField reports whether a line begins the header field of this name.
+func isField(line []byte, name string) bool {
+	if len(line) < len(name) || !strings.EqualFold(string(line[:len(name)]), name) {
+		return false
+	}
+	return bytes.HasPrefix(bytes.TrimLeft(line[len(name):], " \t"), []byte(":"))
+}
+
+// stored is the message as the store reads it: the trace, then what was sent.
+func stored(t trace, h *header) io.Reader {
+	return io.MultiReader(strings.NewReader(t.String()), h)
+}
