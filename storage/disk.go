@@ -1,0 +1,115 @@
+package storage
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk is what changes the file system on the way of a message. Tests put
+// another in its place, which fails at any step they like.
+type disk interface {
+	// create makes a new file for writing, 0600.
+	create(dir *os.File, name string) (*os.File, error)
+	write(f *os.File, p []byte) (int, error)
+	// sync returns when the octets of f are on stable storage.
+	sync(f *os.File) error
+	// syncDir returns when the entries of dir are on stable storage.
+	syncDir(dir *os.File) error
+	link(from *os.File, name string, to *os.File, newName string) error
+	rename(from *os.File, name string, to *os.File, newName string) error
+	unlink(dir *os.File, name string) error
+	// mkdir makes a directory below root, 0700.
+	mkdir(root *os.Root, path string) error
+}
+
+type osDisk struct{}
+
+func (osDisk) create(dir *os.File, name string) (*os.File, error) {
+	return openAt(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY)
+}
+
+func (osDisk) write(f *os.File, p []byte) (int, error) { return f.Write(p) }
+
+func (osDisk) sync(f *os.File) error { return f.Sync() }
+
+func (osDisk) syncDir(dir *os.File) error { return dir.Sync() }
+
+func (osDisk) link(from *os.File, name string, to *os.File, newName string) error {
+	err := retry(func() error {
+		return unix.Linkat(int(from.Fd()), name, int(to.Fd()), newName, 0)
+	})
+	return linkError("link", from, name, to, newName, err)
+}
+
+func (osDisk) rename(from *os.File, name string, to *os.File, newName string) error {
+	err := retry(func() error {
+		return unix.Renameat(int(from.Fd()), name, int(to.Fd()), newName)
+	})
+	return linkError("rename", from, name, to, newName, err)
+}
+
+func (osDisk) unlink(dir *os.File, name string) error {
+	err := retry(func() error { return unix.Unlinkat(int(dir.Fd()), name, 0) })
+	return pathError("unlink", dir, name, err)
+}
+
+func (osDisk) mkdir(root *os.Root, path string) error { return root.Mkdir(path, 0o700) }
+
+// openAt opens one name in dir. It never follows a symbolic link and never
+// waits, as opening a FIFO would.
+func openAt(dir *os.File, name string, flags int) (*os.File, error) {
+	var fd int
+	err := retry(func() (err error) {
+		fd, err = unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return nil, pathError("open", dir, name, err)
+	}
+	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+}
+
+// statAt looks at one name in dir itself, not at what a symbolic link names.
+func statAt(dir *os.File, name string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := retry(func() error {
+		return unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	return st, pathError("stat", dir, name, err)
+}
+
+func statFile(f *os.File) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(int(f.Fd()), &st) })
+	if err != nil {
+		return st, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return st, nil
+}
+
+func isRegular(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFREG }
+
+// retry calls fn again when a signal interrupted it.
+func retry(fn func() error) error {
+	for {
+		if err := fn(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func pathError(op string, dir *os.File, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: dir.Name() + "/" + name, Err: err}
+}
+
+func linkError(op string, from *os.File, name string, to *os.File, newName string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.LinkError{Op: op, Old: from.Name() + "/" + name, New: to.Name() + "/" + newName, Err: err}
+}

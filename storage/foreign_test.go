@@ -1,0 +1,198 @@
+package storage
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const foreignName = "1600000000.M1P2.elsewhere"
+
+// TestForeignFiles puts things into cur/ between two messages of our own.
+func TestForeignFiles(t *testing.T) {
+	served := func(content string) func(*testing.T, string) {
+		return func(t *testing.T, path string) { put(t, path, content) }
+	}
+	for what, c := range map[string]struct {
+		name string
+		make func(t *testing.T, path string)
+		want []string
+	}{
+		"plain":          {foreignName + ":2,S", served("a\nb\n"), []string{"a\r\nb\r\n"}},
+		"without :2,":    {foreignName, served("a\nb\n"), []string{"a\r\nb\r\n"}},
+		"CRLF":           {foreignName + ":2,", served("a\r\nb\r\n"), []string{"a\r\nb\r\n"}},
+		"mixed ends":     {foreignName + ":2,", served("a\r\r\nb\rc"), []string{"a\r\nb\rc\r\n"}},
+		"wrong size":     {foreignName + ",S=99,W=7:2,", served("a\n"), []string{"a\r\n"}},
+		"right size":     {foreignName + ",S=2,W=3:2,", served("a\n"), []string{"a\r\n"}},
+		"empty":          {foreignName + ",S=5:2,", served(""), []string{""}},
+		"odd flags":      {foreignName + ":2,abcé", served("a\n"), []string{"a\r\n"}},
+		"experimental":   {foreignName + ":1,x", served("a\n"), []string{"a\r\n"}},
+		"odd name":       {"it's a\nfile \xff,S=,", served("a\n"), []string{"a\r\n"}},
+		"only flags":     {":2,S", served("a\n"), []string{"a\r\n"}},
+		"hidden":         {".hidden", served("a\n"), nil},
+		"directory":      {foreignName, func(t *testing.T, path string) { put(t, path+"/file", "a\n") }, nil},
+		"FIFO":           {foreignName, makeFIFO, nil},
+		"socket":         {foreignName, makeSocket, nil},
+		"symbolic link":  {foreignName, makeSymlink, nil},
+		"our name, FIFO": {"1600000000." + messageID(9) + ".mx,S=1,W=2:2,", makeFIFO, nil},
+		"our name, link": {"1600000000." + messageID(9) + ".mx,S=1,W=2:2,", makeSymlink, nil},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s, data := openStore(t)
+			deliver(t, s, 1, "first\n", alice)
+			deliver(t, s, 2, "second\n", alice)
+			path := filepath.Join(boxDir(data, alice), "cur", c.name)
+			c.make(t, path)
+			want := append(slices.Clone(c.want), "first\r\n", "second\r\n")
+			var ids []string
+			for range 3 { // measured, from the index, and measured again
+				m := openDrop(t, s, alice)
+				if got := contents(t, m); !slices.Equal(got, want) {
+					t.Errorf("maildrop has %q, want %q", got, want)
+				}
+				if ids != nil && !slices.Equal(ids, uidls(m)) {
+					t.Errorf("unique-ids were %q, now %q", ids, uidls(m))
+				}
+				if ids != nil {
+					os.RemoveAll(filepath.Join(data, "index"))
+				}
+				ids = uidls(m)
+				for _, id := range ids {
+					checkUIDL(t, id)
+				}
+				if info, err := s.Stat(context.Background(), alice); err != nil || info.Messages != len(want) {
+					t.Errorf("Stat: %+v, %v", info, err)
+				}
+				m.Close()
+			}
+			if _, err := os.Lstat(path); err != nil {
+				t.Errorf("another program's file was moved: %v", err)
+			}
+		})
+	}
+}
+
+func makeFIFO(t *testing.T, path string) {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func makeSocket(t *testing.T, path string) {
+	if err := unix.Mknod(path, unix.S_IFSOCK|0o600, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// linked is in the file that makeSymlink leads to.
+const linked = "not of this mailbox\n"
+
+func makeSymlink(t *testing.T, path string) {
+	target := filepath.Join(t.TempDir(), "target")
+	put(t, target, linked)
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFileBecomesFIFO: what was a file at login must not hang the session.
+func TestFileBecomesFIFO(t *testing.T) {
+	for what, make := range map[string]func(*testing.T, string){"FIFO": makeFIFO, "link": makeSymlink} {
+		s, data := openStore(t)
+		deliver(t, s, 1, linked, alice) // as long as what the link leads to
+		m := openDrop(t, s, alice)
+		dir := filepath.Join(boxDir(data, alice), "new")
+		path := filepath.Join(dir, only(t, dir))
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		make(t, path)
+		if r, err := m.Message(0); err == nil {
+			r.Close()
+			t.Errorf("%s opened as a message", what)
+		}
+	}
+}
+
+func TestUnreadableFiles(t *testing.T) {
+	s, data := openStore(t)
+	deliver(t, s, 1, "mine\n", alice)
+	deliver(t, s, 2, "locked\n", alice)
+	box := boxDir(data, alice)
+	foreign := filepath.Join(box, "cur", foreignName)
+	put(t, foreign, "secret\n")
+	ours := filepath.Join(box, "new", filesIn(t, box+"/new")[1])
+	asMortal(t, data, []string{foreign, ours}, func() {
+		m := openDrop(t, s, alice)
+		defer m.Close()
+		if m.Len() != 2 {
+			t.Fatalf("%d messages, want the two with our names", m.Len())
+		}
+		if got := content(t, m, 0); got != "mine\r\n" {
+			t.Errorf("readable message is %q", got)
+		}
+		if r, err := m.Message(1); err == nil {
+			r.Close()
+			t.Error("unreadable message was read")
+		}
+	})
+}
+
+// asMortal runs fn as a user who may read everything below dir but not these
+// files. Permissions do not hold root back, so root becomes another user, which
+// Linux can do for one thread.
+func asMortal(t *testing.T, dir string, unreadable []string, fn func()) {
+	t.Helper()
+	for _, f := range unreadable {
+		if err := os.Chmod(f, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getuid() != 0 {
+		fn()
+		return
+	}
+	const nobody = 65534
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, nobody, nobody)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, err := unix.SetfsuidRetUid(nobody); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SetfsuidRetUid(0)
+	fn()
+}
+
+func TestIDsThatDifferInSizesOnly(t *testing.T) {
+	s, data := openStore(t)
+	cur := filepath.Join(boxDir(data, alice), "cur")
+	put(t, filepath.Join(cur, "1.a,S=1:2,S"), "1\n")
+	put(t, filepath.Join(cur, "1.a,S=2:2,"), "2\n")
+	put(t, filepath.Join(cur, "1.a"), "3\n")
+	if err := s.CreateMailbox(context.Background(), alice); err != nil {
+		t.Fatal(err)
+	}
+	m := openDrop(t, s, alice)
+	ids := uidls(m)
+	if got := contents(t, m); len(got) != 3 {
+		t.Errorf("maildrop has %q", got)
+	}
+	slices.Sort(ids)
+	if len(slices.Compact(ids)) != 3 {
+		t.Errorf("unique-ids %q", ids)
+	}
+}

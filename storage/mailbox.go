@@ -1,0 +1,254 @@
+package storage
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// address is the checked name of a mailbox.
+type address struct{ local, domain string }
+
+// parseAddress splits local@domain at the last "@" and makes sure that both
+// parts can be names of directories and are not hidden ones.
+func parseAddress(name string) (address, error) {
+	i := strings.LastIndexByte(name, '@')
+	if i < 0 {
+		return address{}, fmt.Errorf("mailbox name %q has no @", name)
+	}
+	a := address{local: name[:i], domain: name[i+1:]}
+	for _, part := range []string{a.local, a.domain} {
+		if part == "" || part[0] == '.' || len(part) > 255 || strings.ContainsAny(part, "/\x00") {
+			return address{}, fmt.Errorf("mailbox name %q cannot be a directory", name)
+		}
+	}
+	return a, nil
+}
+
+func (a address) String() string { return a.local + "@" + a.domain }
+
+func (a address) path() string { return path.Join(a.domain, a.local) }
+
+// digest is a short name that no other mailbox has.
+func (a address) digest() string {
+	sum := sha256.Sum256([]byte(a.path()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// mailbox is an open Maildir.
+type mailbox struct {
+	address
+	new, cur *os.File
+}
+
+func (m *mailbox) close() {
+	m.new.Close()
+	m.cur.Close()
+}
+
+func (m *mailbox) dir(seen bool) *os.File {
+	if seen {
+		return m.cur
+	}
+	return m.new
+}
+
+// openMailbox opens a mailbox; ErrNoMailbox if there is none or a part of it is
+// missing. With settle it returns only when the path to its directories is on
+// stable storage; what is opened is what is settled, as both go through one
+// handle.
+func (s *Store) openMailbox(a address, settle bool) (_ *mailbox, err error) {
+	defer func() {
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%s: %w", a, ErrNoMailbox)
+		}
+	}()
+	dir, err := s.mail.Open(a.path())
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	newDir, err := openAt(dir, "new", unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	cur, err := openAt(dir, "cur", unix.O_DIRECTORY)
+	if err != nil {
+		newDir.Close()
+		return nil, err
+	}
+	m := &mailbox{address: a, new: newDir, cur: cur}
+	if settle {
+		err = s.settle(a, dir)
+	}
+	if err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// settleMailbox opens a mailbox and makes it if need be; the path to it is then
+// on stable storage.
+func (s *Store) settleMailbox(a address) (*mailbox, error) {
+	const tries = 10 // each lost only to a removal of the mailbox in that moment
+	m, err := s.openMailbox(a, true)
+	for i := 0; i < tries && errors.Is(err, ErrNoMailbox); i++ {
+		if err := s.makeMailbox(a); err != nil {
+			return nil, err
+		}
+		m, err = s.openMailbox(a, true)
+	}
+	return m, err
+}
+
+// identity tells whether a directory is the same, with the same entries.
+type identity struct {
+	dev, ino uint64
+	mtime    int64 // ns
+}
+
+// settle syncs the directories from the mailbox up to mail/, unless this process
+// has done so since the mailbox was made or changed.
+func (s *Store) settle(a address, dir *os.File) error {
+	st, err := statFile(dir)
+	if err != nil {
+		return err
+	}
+	id := identity{dev: uint64(st.Dev), ino: st.Ino, mtime: st.Mtim.Nano()}
+	s.mu.Lock()
+	known := s.settled[a.path()] == id
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := s.disk.syncDir(dir); err != nil {
+		return err
+	}
+	for _, p := range []string{a.domain, "."} {
+		if err := s.syncMailDir(p); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.settled[a.path()] = id
+	s.mu.Unlock()
+	return nil
+}
+
+// syncMailDir syncs a directory below mail/.
+func (s *Store) syncMailDir(name string) error {
+	d, err := s.mail.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return s.disk.syncDir(d)
+}
+
+// makeMailbox makes the directories of a mailbox that are missing.
+func (s *Store) makeMailbox(a address) error {
+	p := a.path()
+	for _, dir := range []string{a.domain, p, p + "/tmp", p + "/cur", p + "/new"} {
+		err := s.disk.mkdir(s.mail, dir)
+		if err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("making mailbox %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// CreateMailbox makes the mailbox name (local@domain) if it does not exist, and
+// returns once it is on stable storage.
+func (s *Store) CreateMailbox(_ context.Context, name string) error {
+	a, err := parseAddress(name)
+	if err != nil {
+		return err
+	}
+	m, err := s.settleMailbox(a)
+	if err != nil {
+		return err
+	}
+	m.close()
+	return nil
+}
+
+// MailboxExists reports whether there is a directory of that mailbox, and
+// whether there is mail in it: messages, or folders that other programs made
+// beside new/ and cur/.
+func (s *Store) MailboxExists(name string) (exists, hasMail bool, err error) {
+	a, err := parseAddress(name)
+	if err != nil {
+		return false, false, err
+	}
+	parts, err := s.readDir(a.path())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	for _, d := range parts {
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") {
+			return true, true, nil
+		}
+	}
+	m, err := s.openMailbox(a, false)
+	if errors.Is(err, ErrNoMailbox) {
+		return true, false, nil
+	}
+	if err != nil {
+		return true, false, err
+	}
+	defer m.close()
+	entries, err := m.list()
+	return true, len(entries) > 0, err
+}
+
+// List returns the names (local@domain) of the mailboxes on disk, sorted by
+// domain.
+func (s *Store) List(ctx context.Context) ([]string, error) {
+	domains, err := s.readDir(".")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, d := range domains {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !d.IsDir() || strings.HasPrefix(d.Name(), ".") {
+			continue
+		}
+		locals, err := s.readDir(d.Name())
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, l := range locals {
+			if l.IsDir() && !strings.HasPrefix(l.Name(), ".") {
+				names = append(names, l.Name()+"@"+d.Name())
+			}
+		}
+	}
+	return names, nil
+}
+
+// readDir reads a directory below mail/, sorted by name.
+func (s *Store) readDir(name string) ([]os.DirEntry, error) {
+	d, err := s.mail.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, err
+}

@@ -1,0 +1,151 @@
+package storage
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestParseName(t *testing.T) {
+	const id = "abcdefgh23456789"
+	const ours = "1700000000." + id + ".mx.example.org"
+	for _, c := range []struct {
+		name, id string
+		time     uint64
+		ours     bool
+	}{
+		{ours + ",S=10,W=12", ours, 1700000000, true},
+		{ours + ",S=10,W=12:2,", ours, 1700000000, true},
+		{ours + ",S=10,W=12:2,FS", ours, 1700000000, true},
+		{ours + ",S=0,W=0", ours, 1700000000, true},
+		{ours + ",S=1,W=2", ours, 1700000000, true},
+		{ours + ",S=10,W=9", ours, 1700000000, false},   // shorter on the wire
+		{ours + ",S=10,W=21", ours, 1700000000, false},  // more line ends than octets
+		{ours + ",S=010,W=12", ours, 1700000000, false}, // not as we write
+		{ours + ",S=+10,W=12", ours + ",S=+10", 1700000000, false},
+		{ours + ",S=10", ours, 1700000000, false},
+		{ours + ",W=12,S=10", ours, 1700000000, false},
+		{ours + ",S=10,W=12,X", ours + ",X", 1700000000, false},
+		{ours + ",S=99999999999999999999,W=99999999999999999999", ours, 1700000000, false},
+		{"1700000000.M1P2.host,S=10,W=12:2,S", "1700000000.M1P2.host", 1700000000, false},
+		{"1700000000.ABCDEFGH23456789.host,S=10,W=12", "1700000000.ABCDEFGH23456789.host", 1700000000, false},
+		{"1700000000." + id + ".,S=10,W=12", "1700000000." + id + ".", 1700000000, false},
+		{"1700000000." + id + ",S=10,W=12", "1700000000." + id, 1700000000, false},
+		{"a,S=1,b,W=2,c", "a,b,c", 0, false},
+		{"a,S=,W=x", "a,S=,W=x", 0, false},
+		{"S=1,S=1", "S=1", 0, false},
+		{",S=1", "", 0, false},
+		{":2,S", "", 0, false},
+		{"7.x:1,y", "7.x:1,y", 7, false},
+		{"7", "7", 7, false},
+		{"7,S=1", "7", 7, false},
+		{"0007.x", "0007.x", 7, false},
+		{"-7.x", "-7.x", 0, false},
+		{"99999999999999999999999.x", "99999999999999999999999.x", math.MaxUint64, false},
+	} {
+		got := parseName(c.name)
+		if got.id != c.id || got.time != c.time || got.ours != c.ours {
+			t.Errorf("%s: id %q, time %d, ours %t; want %q, %d, %t", c.name, got.id, got.time, got.ours, c.id, c.time, c.ours)
+		}
+	}
+}
+
+func TestUIDL(t *testing.T) {
+	fit := strings.Repeat("x", 70)
+	for _, s := range []string{"a", "!~", fit} {
+		if got := uidl(s); got != s {
+			t.Errorf("%q became %q", s, got)
+		}
+	}
+	seen := make(map[string]bool)
+	for _, s := range []string{"", fit + "x", fit + "y", "a b", "a\tb", "é", "\x7f", "\xff"} {
+		got := uidl(s)
+		if got == s || got != uidl(s) || seen[got] {
+			t.Errorf("%q became %q: not a hash of its own", s, got)
+		}
+		seen[got] = true
+		checkUIDL(t, got)
+	}
+}
+
+func checkUIDL(t *testing.T, s string) {
+	t.Helper()
+	if len(s) < 1 || len(s) > 70 || strings.ContainsFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
+		t.Errorf("%q is no unique-id", s)
+	}
+}
+
+func TestArrange(t *testing.T) {
+	entries := arrange([]entry{
+		newEntry("10.b", false),
+		newEntry("9.z", false),
+		newEntry("10.a:2,S", true),
+		newEntry("10.a", false),
+		newEntry("10.a:2,RS", true),
+		newEntry("10.b-c", false),
+		newEntry("nonumber", true),
+		newEntry("10.d,S=1", false),
+		newEntry("10.d,S=2", false),
+		newEntry("10.a.b", false),
+	})
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.name)
+	}
+	want := []string{"nonumber", "9.z", "10.a:2,RS", "10.a.b", "10.b", "10.b-c", "10.d,S=1", "10.d,S=2"}
+	if !slices.Equal(names, want) {
+		t.Errorf("order %q, want %q", names, want)
+	}
+	seen := make(map[string]bool)
+	for _, e := range entries {
+		if seen[e.uidl()] {
+			t.Errorf("%s has the unique-id of another message", e.name)
+		}
+		seen[e.uidl()] = true
+		checkUIDL(t, e.uidl())
+	}
+}
+
+func TestSafeHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                "localhost",
+		"mx.example.org":  "mx.example.org",
+		"a/b:c,d e\x7f\n": `a\057b\072c\054d\040e\177\012`,
+	} {
+		if got := safeHost(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	name := formatName(math.MaxInt64, messageID(0), safeHost(strings.Repeat("é", 300)), math.MaxInt64/2, math.MaxInt64)
+	if len(name)+len(":2,DFPRST") > 255 {
+		t.Errorf("name of %d octets", len(name))
+	}
+}
+
+func FuzzName(f *testing.F) {
+	for _, s := range []string{"1.0123456789abcdef.h,S=1,W=2", "1.0123456789abcdef.h,S=1,W=2:2,S", "a,S=1,b", ":2,", ",", "1.x:1,"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		p := parseName(name)
+		e := newEntry(name, false)
+		checkUIDL(t, e.uidl())
+		flagged := newEntry(p.base+":2,FS", true)
+		if flagged.uidl() != e.uidl() || flagged.time != e.time {
+			t.Errorf("%q: unique-id %q, with flags %q", name, e.uidl(), flagged.uidl())
+		}
+		if sized := parseName(p.base + ",S=12"); !strings.HasSuffix(p.base, ":2") && (sized.id != p.id || sized.time != p.time) {
+			t.Errorf("%q: id %q, with a size %q", name, p.id, sized.id)
+		}
+		if again := parseName(p.id); again.id != p.id && !p.ours {
+			t.Errorf("%q: id %q of id %q", name, again.id, p.id)
+		}
+		if p.ours && (p.octets < p.size || !strings.HasPrefix(p.base, p.id+",S=")) {
+			t.Errorf("%q passes for ours: %+v", name, p)
+		}
+		if strings.Contains(p.base, infoMark) || !strings.HasPrefix(name, p.base) {
+			t.Errorf("%q: base %q", name, p.base)
+		}
+	})
+}

@@ -1,0 +1,253 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// errChanged: a file is not what was announced. The next session measures it
+// anew.
+var errChanged = errors.New("message changed on disk")
+
+// Maildrop is a locked mailbox with a fixed list of messages, numbered from 0 in
+// the order of their delivery. Mail that comes later is not in it. It is for one
+// goroutine at a time, and so are the readers it gives out.
+type Maildrop struct {
+	store *Store
+	box   *mailbox
+	lock  *os.File // nil after Close
+	msgs  []entry
+}
+
+// OpenMaildrop locks a mailbox (local@domain) and lists its messages. It does
+// not wait for the lock: ErrInUse. A mailbox that does not exist is made.
+func (s *Store) OpenMaildrop(ctx context.Context, name string) (_ *Maildrop, err error) {
+	a, err := parseAddress(name)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := s.lock(a)
+	if err != nil {
+		return nil, err
+	}
+	m := &Maildrop{store: s, lock: lock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	m.box, err = s.openMailbox(a, false)
+	if errors.Is(err, ErrNoMailbox) {
+		m.box, err = s.settleMailbox(a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.msgs, err = s.measureAll(ctx, m.box); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Close releases the lock. It may be called again.
+func (m *Maildrop) Close() error {
+	if m.lock == nil {
+		return nil
+	}
+	if m.box != nil {
+		m.box.close()
+	}
+	err := m.lock.Close()
+	m.lock = nil
+	return err
+}
+
+// Len is the number of messages, those removed included.
+func (m *Maildrop) Len() int { return len(m.msgs) }
+
+// Octets is how many octets Message(i) yields. i is from 0 up to Len.
+func (m *Maildrop) Octets(i int) int64 { return m.msgs[i].octets }
+
+// UIDL is the unique-id of message i (RFC 1939, section 7), 1 to 70 characters
+// from 0x21 to 0x7E. It is the same in every session.
+func (m *Maildrop) UIDL(i int) string { return m.msgs[i].uidl() }
+
+// Message opens message i in its wire form: every line ends with CRLF, the last
+// one too. The reader, also an io.WriterTo, yields Octets(i) octets and then
+// io.EOF. Should the file have changed, Message or reading fails, at the latest
+// instead of io.EOF; what was read is then not the message. ErrGone if the
+// file has vanished; one that a reader only moved or renamed is found.
+func (m *Maildrop) Message(i int) (io.ReadCloser, error) {
+	if m.lock == nil {
+		return nil, os.ErrClosed
+	}
+	f, err := m.open(i)
+	if err != nil {
+		return nil, err
+	}
+	in := m.store.bufs.get()
+	return &messageReader{
+		lines: lineReader{lineEnds: lineEnds{eol: wireLineEnd}, src: f, in: in[:]},
+		left:  m.msgs[i].octets,
+		file:  f,
+		in:    in,
+		bufs:  &m.store.bufs,
+		wrong: func() { m.distrust(i) },
+	}, nil
+}
+
+// open finds the file of message i and makes sure that it has the size that it
+// had when the maildrop was opened.
+func (m *Maildrop) open(i int) (*os.File, error) {
+	e := &m.msgs[i]
+	for try := 1; !e.gone; try++ {
+		f, st, err := openMessage(m.box.dir(e.seen), e.name)
+		switch {
+		case err == nil && st.Size != e.size:
+			f.Close()
+			m.distrust(i)
+			return nil, fmt.Errorf("%s: %w", f.Name(), errChanged)
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, err
+		case try > scanTries:
+			return nil, fmt.Errorf("%s: %w", e.name, ErrGone)
+		}
+		if err := m.relocate(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", e.name, ErrGone)
+}
+
+// relocate finds out where readers have moved the messages. All are looked for
+// at once, because a reader that opens a mailbox moves all that is new.
+func (m *Maildrop) relocate() error {
+	found, err := m.box.list()
+	if err != nil {
+		return err
+	}
+	at := make(map[string]int, len(found))
+	for i := range found {
+		at[baseName(found[i].name)] = i
+	}
+	for i := range m.msgs {
+		e := &m.msgs[i]
+		if j, ok := at[baseName(e.name)]; ok {
+			e.name, e.seen = found[j].name, found[j].seen
+		} else {
+			e.gone = true
+		}
+	}
+	return nil
+}
+
+// distrust makes the next session measure message i.
+func (m *Maildrop) distrust(i int) {
+	if m.lock != nil {
+		m.store.distrust(m.box.address, baseName(m.msgs[i].name))
+	}
+}
+
+// Remove removes the messages with these numbers for good, and returns how many
+// are: their files are gone, also where a reader has moved or copied them in the
+// mailbox, and the directories are synced. A message that vanished before counts
+// as removed. On an error the others are as they were, or in doubt where the
+// directory could not be synced.
+func (m *Maildrop) Remove(ctx context.Context, idx []int) (removed int, err error) {
+	if m.lock == nil {
+		return 0, os.ErrClosed
+	}
+	if len(idx) == 0 {
+		return 0, nil
+	}
+	bases := make([]string, len(idx))
+	for k, i := range idx {
+		if i < 0 || i >= len(m.msgs) {
+			return 0, fmt.Errorf("no message %d in a maildrop of %d", i, len(m.msgs))
+		}
+		bases[k] = baseName(m.msgs[i].name)
+	}
+	return m.box.remove(ctx, m.store.disk, bases)
+}
+
+// messageReader reads one file in wire form and insists on the announced size.
+type messageReader struct {
+	lines lineReader
+	left  int64 // octets still to come
+	file  *os.File
+	in    *[bufferSize]byte
+	bufs  *buffers
+	wrong func() // called when the size is not as announced
+}
+
+func (r *messageReader) Read(p []byte) (int, error) {
+	if r.file == nil {
+		return 0, os.ErrClosed
+	}
+	if r.left == 0 {
+		return 0, r.atEnd()
+	}
+	if int64(len(p)) > r.left {
+		p = p[:r.left]
+	}
+	n, err := r.lines.Read(p)
+	r.left -= int64(n)
+	if err == io.EOF {
+		return n, r.mismatch()
+	}
+	return n, err
+}
+
+// atEnd is io.EOF if the file ends where the announced octets do.
+func (r *messageReader) atEnd() error {
+	var more [1]byte
+	n, err := r.lines.Read(more[:])
+	if n > 0 {
+		return r.mismatch()
+	}
+	return err
+}
+
+func (r *messageReader) mismatch() error {
+	r.wrong()
+	return fmt.Errorf("%s: %w", r.file.Name(), errChanged)
+}
+
+// WriteTo writes the message to w in large pieces.
+func (r *messageReader) WriteTo(w io.Writer) (written int64, err error) {
+	buf := r.bufs.get()
+	defer r.bufs.put(buf)
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			k, werr := w.Write(buf[:n])
+			written += int64(k)
+			if werr != nil {
+				return written, werr
+			}
+		}
+		if err == io.EOF {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
+// Close may be called again.
+func (r *messageReader) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	err := r.file.Close()
+	r.file = nil
+	r.bufs.put(r.in)
+	r.in, r.lines.in = nil, nil
+	return err
+}

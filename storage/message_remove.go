@@ -1,0 +1,100 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// removal is how far the removal of one message has come.
+type removal struct {
+	from [2]bool // unlinked from new/, from cur/
+	err  error
+}
+
+// remove unlinks every file of the messages with these base names, wherever a
+// reader has moved them by now, and syncs the directories. A message without a
+// file is removed already. It returns how many messages are gone for good, and
+// an error if that is not all of them.
+func (m *mailbox) remove(ctx context.Context, d disk, bases []string) (int, error) {
+	wanted := make(map[string]*removal, len(bases))
+	for _, base := range bases {
+		wanted[base] = &removal{}
+	}
+	for try := 1; ; try++ {
+		missed, err := m.unlink(ctx, d, wanted, try == scanTries)
+		if err != nil {
+			return 0, err
+		}
+		if !missed {
+			break
+		}
+	}
+	for i, dir := range []*os.File{m.new, m.cur} {
+		m.settleRemoval(d, dir, i, wanted)
+	}
+	removed := 0
+	var first error
+	for _, r := range wanted {
+		if r.err == nil {
+			removed++
+		}
+		if first == nil {
+			first = r.err
+		}
+	}
+	if first != nil {
+		return removed, fmt.Errorf("%d of %d messages not removed: %w", len(wanted)-removed, len(wanted), first)
+	}
+	return removed, nil
+}
+
+// unlink removes the files that a listing shows now. It reports whether some
+// were no longer there: they may have been renamed after the listing. At the
+// last try that is an error.
+func (m *mailbox) unlink(ctx context.Context, d disk, wanted map[string]*removal, last bool) (missed bool, err error) {
+	files, err := m.files()
+	if err != nil {
+		return false, err
+	}
+	for _, f := range files {
+		r := wanted[baseName(f.name)]
+		if r == nil || r.err != nil {
+			continue
+		}
+		if r.err = ctx.Err(); r.err != nil {
+			continue
+		}
+		err := d.unlink(m.dir(f.seen), f.name)
+		switch {
+		case err == nil && f.seen:
+			r.from[1] = true
+		case err == nil:
+			r.from[0] = true
+		case errors.Is(err, os.ErrNotExist) && !last:
+			missed = true
+		default:
+			r.err = err
+		}
+	}
+	return missed, nil
+}
+
+// settleRemoval syncs one directory if something was removed from it. If that
+// fails, nobody knows what will be there after a crash.
+func (m *mailbox) settleRemoval(d disk, dir *os.File, i int, wanted map[string]*removal) {
+	synced := false
+	var err error
+	for _, r := range wanted {
+		if !r.from[i] {
+			continue
+		}
+		if !synced {
+			err, synced = d.syncDir(dir), true
+		}
+		if r.err == nil {
+			r.err = err
+		}
+	}
+}
