@@ -155,7 +155,7 @@ func TestStat(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := s.Stat(ctx, alice)
-	want := MailboxInfo{Messages: 2, Octets: 1006, Unseen: 1, Oldest: time.Unix(1_500_000_000, 0), Newest: then}
+	want := MailboxInfo{Path: boxDir(data, alice), Messages: 2, Octets: 1006, Unseen: 1, Oldest: time.Unix(1_500_000_000, 0), Newest: then}
 	if err != nil || info != want {
 		t.Errorf("%+v, %v, want %+v", info, err, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -94,6 +95,7 @@ func (s *Store) readMeasure(dir *os.File, name string) (measured, error) {
 
 // MailboxInfo is what Stat tells of a mailbox.
 type MailboxInfo struct {
+	Path     string // of the Maildir
 	Messages int
 	Octets   int64 // on disk; a file that several mailboxes share counts in each
 	Unseen   int   // messages still in new/
@@ -115,6 +117,7 @@ func (s *Store) Stat(ctx context.Context, name string) (MailboxInfo, error) {
 		return info, err
 	}
 	defer m.close()
+	info.Path = filepath.Join(s.mail.Name(), a.domain, a.local)
 	times := make(map[string]time.Time)
 	entries, err := m.scan(ctx, func(dir *os.File, e *entry) error {
 		if e.ours {

@@ -1,0 +1,249 @@
+// Package pop3d is a POP3 server over maildrops it does not know: RFC 1939 with
+// CAPA and response codes (RFC 2449, RFC 3206), STLS and implicit TLS (RFC
+// 2595, RFC 8314), and SASL (RFC 5034).
+//
+// The protocol is a state machine without a network: [session] takes lines and
+// returns replies, and a state is a table of the commands legal in it. The loop
+// of [conn] alone reads, writes, logs and keeps time. Users, maildrops and SASL
+// mechanisms come from outside through [Authenticator], [Mailstore] and [SASL].
+//
+// A message is removed only by UPDATE, which runs only after a complete QUIT of
+// a logged-in client. A time-out, a lost connection and a shutdown remove
+// nothing.
+package pop3d
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// ErrServerClosed is what Serve and ServeTLS return after Shutdown or Close.
+var ErrServerClosed = errors.New("pop3d: server closed")
+
+// Config of a server. The zero value of a field means its default.
+type Config struct {
+	Hostname string      // shown in the greeting
+	TLS      *tls.Config // for STLS and ServeTLS; nil: neither is possible
+	// AllowPlaintext tells which clients may log in without TLS; nil: none.
+	// It is asked once a connection; the address is unmapped, and the zero
+	// Addr when the connection is not TCP.
+	AllowPlaintext func(remote netip.Addr) bool
+	// IdleTimeout is how long a logged-in client may take for a command. RFC
+	// 1939 section 3 asks for 10 minutes at least, which is the default.
+	IdleTimeout time.Duration
+	// LoginTimeout is the whole time before a login, TLS included; default 2 minutes.
+	LoginTimeout    time.Duration
+	MaxErrors       int // errors of the client before it is cut off; default 20
+	MaxFailedLogins int // default 3
+}
+
+func (c Config) withDefaults() *Config {
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 10 * time.Minute
+	}
+	if c.LoginTimeout == 0 {
+		c.LoginTimeout = 2 * time.Minute
+	}
+	if c.MaxErrors == 0 {
+		c.MaxErrors = 20
+	}
+	if c.MaxFailedLogins == 0 {
+		c.MaxFailedLogins = 3
+	}
+	return &c
+}
+
+// backend is what sessions work with.
+type backend struct {
+	Authenticator
+	Mailstore
+	SASL
+}
+
+// Server serves POP3 on any number of listeners. Its methods may be called from
+// any goroutine.
+type Server struct {
+	backend  backend
+	log      *slog.Logger
+	config   atomic.Pointer[Config]
+	patience time.Duration // how long a client may take nothing of a reply
+	writers  sync.Pool     // of *bufio.Writer, held only while there is output
+
+	base     context.Context // of all work for clients; ends with Close
+	cancel   context.CancelFunc
+	draining atomic.Bool    // set under mu
+	running  sync.WaitGroup // connections
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+}
+
+// NewServer makes a server; log may be nil.
+func NewServer(c Config, a Authenticator, m Mailstore, mechanisms SASL, log *slog.Logger) *Server {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		backend:   backend{a, m, mechanisms},
+		log:       log,
+		patience:  writePatience,
+		listeners: map[net.Listener]struct{}{},
+		conns:     map[*conn]struct{}{},
+	}
+	s.writers.New = func() any { return bufio.NewWriterSize(nil, writeBuffer) }
+	s.base, s.cancel = context.WithCancel(context.Background())
+	s.Reconfigure(c)
+	return s
+}
+
+// Reconfigure changes the configuration for connections made from now on.
+func (s *Server) Reconfigure(c Config) { s.config.Store(c.withDefaults()) }
+
+// Refusal is the line for a connection that is over the limits of whoever
+// accepts connections.
+func Refusal() string { return "-ERR [SYS/TEMP] too many connections, try again later\r\n" }
+
+// Serve answers connections of l, which it closes, until Shutdown or Close
+// ([ErrServerClosed]) or until l fails.
+func (s *Server) Serve(l net.Listener) error { return s.serve(l, false) }
+
+// ServeTLS is Serve with TLS from the first octet (RFC 8314 section 3.2).
+func (s *Server) ServeTLS(l net.Listener) error {
+	if s.config.Load().TLS == nil {
+		return errors.Join(errors.New("pop3d: ServeTLS needs Config.TLS"), l.Close())
+	}
+	return s.serve(l, true)
+}
+
+func (s *Server) serve(l net.Listener, implicitTLS bool) error {
+	defer l.Close()
+	if !s.track(l) {
+		return ErrServerClosed
+	}
+	defer s.untrack(l)
+	for delay := time.Duration(0); ; {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+			s.start(nc, implicitTLS)
+		case s.draining.Load():
+			return ErrServerClosed
+		case !passes(err):
+			return fmt.Errorf("pop3d: accept: %w", err)
+		default:
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			s.log.Warn("cannot accept connections for a moment", "err", err)
+			s.pause(delay)
+		}
+	}
+}
+
+// passes tells whether accepting may succeed later: the peer went away, or the
+// system is short of something.
+func passes(err error) bool {
+	for _, e := range []syscall.Errno{
+		syscall.ECONNABORTED, syscall.EINTR, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// pause waits, but not longer than the server lives.
+func (s *Server) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-s.base.Done():
+	}
+}
+
+func (s *Server) track(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+func (s *Server) untrack(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+// start serves one connection in a goroutine of its own.
+func (s *Server) start(nc net.Conn, implicitTLS bool) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.running.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.running.Done()
+		c.serve(implicitTLS)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
+	}()
+}
+
+// Shutdown stops accepting, tells the clients that wait for nothing that the
+// server goes down, and lets commands that run come to their end, a QUIT with
+// its removals too. Sessions that were told remove nothing. When ctx ends
+// before they all did, it cuts them off and returns the error of ctx.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.drain(func(c *conn) { c.wake() })
+	ended := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		s.cancel()
+		return nil
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), s.Close())
+	}
+}
+
+// Close cuts off every connection. Nothing is removed that no QUIT asked for.
+func (s *Server) Close() error {
+	s.cancel()
+	s.drain(func(c *conn) { c.cut() })
+	return nil
+}
+
+// drain closes the listeners and calls each for every connection.
+func (s *Server) drain(each func(*conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining.Store(true)
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.conns {
+		each(c)
+	}
+}

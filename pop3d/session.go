@@ -1,0 +1,248 @@
+package pop3d
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+)
+
+// state of a session (RFC 1939 section 3). Beside the three states of the
+// protocol there are the moments in which no command is legal.
+type state uint8
+
+const (
+	same          state = iota // in a reply: no change
+	authorization              // before the login
+	exchange                   // inside AUTH: lines are responses, not commands
+	negotiation                // after the reply to STLS: TLS comes next
+	transaction                // logged in
+	update                     // after QUIT in transaction: update is to be called
+	closed                     // after the last reply
+)
+
+// session is the protocol without the network: lines in, replies out. It is
+// used from one goroutine.
+type session struct {
+	config  *Config
+	backend *backend
+	trusted bool // the client's network may log in without TLS
+	secure  bool // TLS is on
+
+	state     state
+	name      string    // given by USER
+	sasl      *dialogue // the running AUTH exchange
+	login     Login
+	drop      Maildrop // from login until release; nil otherwise
+	deleted   []bool   // by message; nil until the first DELE
+	remaining tally    // not deleted: what STAT reports
+
+	errors       int
+	failedLogins int
+	stats        summary
+}
+
+// summary of a session for the log.
+type summary struct {
+	retrieved tally
+	removed   int
+	left      int
+	end       string // why the session ended
+}
+
+func newSession(c *Config, b *backend, trusted bool) *session {
+	return &session{config: c, backend: b, trusted: trusted, state: authorization}
+}
+
+func (s *session) greeting() reply { return okay(s.config.Hostname + " POP3 server ready") }
+
+// secured is told that TLS is on. What the client said before is forgotten: it
+// may have been said by somebody else (RFC 2595 section 4).
+func (s *session) secured() {
+	s.secure, s.name, s.state = true, "", authorization
+}
+
+// lineLimit is the longest line that may come now, line end included.
+func (s *session) lineLimit() int {
+	if s.state == exchange {
+		return responseLimit
+	}
+	return commandLimit
+}
+
+// handle answers one line, given without its line end. It may change the line.
+func (s *session) handle(ctx context.Context, line []byte) reply {
+	return s.settle(s.dispatch(ctx, line))
+}
+
+// overlong answers a line that was longer than lineLimit.
+func (s *session) overlong() reply {
+	r := refuse("line too long")
+	if s.state == exchange {
+		r = s.endExchange(r)
+	}
+	return s.settle(r)
+}
+
+// settle does the book-keeping of a reply: errors and the next state.
+func (s *session) settle(r reply) reply {
+	if r.fault {
+		s.errors++
+		if s.errors >= s.config.MaxErrors {
+			r = s.hangUp("too many errors", reply{status: negative, text: "too many errors, closing the connection", event: r.event})
+		}
+	}
+	if r.next != same {
+		s.state = r.next
+	}
+	return r
+}
+
+func (s *session) dispatch(ctx context.Context, line []byte) reply {
+	if s.state == exchange {
+		return s.respond(ctx, line)
+	}
+	if s.state == transaction && s.login.Alive != nil && !s.login.Alive(ctx) {
+		return s.hangUp("account changed", reply{status: negative, code: codeAuth, text: "the account was changed, log in again"})
+	}
+	for _, c := range line {
+		if c == 0 {
+			return refuse("NUL in a command")
+		}
+	}
+	keyword, rest := splitCommand(line)
+	cmd, ok := commands[s.state][string(keyword)]
+	if !ok {
+		return s.unknown(keyword)
+	}
+	args, ok := cmd.parse(rest)
+	if !ok {
+		return refuse("usage: " + cmd.usage)
+	}
+	if args.numbers > 0 {
+		if why := s.missing(args.index()); why != "" {
+			return refuse(why)
+		}
+	}
+	return cmd.run(s, ctx, args)
+}
+
+// unknown refuses a keyword that is not legal now.
+func (s *session) unknown(keyword []byte) reply {
+	if _, ok := commands[transaction][string(keyword)]; ok {
+		return refuse("log in first")
+	}
+	if _, ok := commands[authorization][string(keyword)]; ok {
+		return refuse("already logged in")
+	}
+	return refuse("unknown command")
+}
+
+// missing says why there is no such message; "" when there is.
+func (s *session) missing(i int) string {
+	if i < 0 || i >= s.drop.Len() {
+		return "no such message"
+	}
+	if s.isDeleted(i) {
+		return "message " + strconv.Itoa(i+1) + " is deleted"
+	}
+	return ""
+}
+
+func (s *session) isDeleted(i int) bool { return s.deleted != nil && s.deleted[i] }
+
+// hangUp makes r the last reply of the session.
+func (s *session) hangUp(why string, r reply) reply {
+	s.end(why)
+	r.next = closed
+	return r
+}
+
+// end ends the session without UPDATE: nothing is removed, the lock is
+// released. The first reason given stays.
+func (s *session) end(why string) {
+	s.state = closed
+	if s.stats.end == "" {
+		s.stats.end = why
+	}
+	// Nothing was changed, so nothing is lost when closing fails.
+	_ = s.release()
+}
+
+// release gives the maildrop back.
+func (s *session) release() error {
+	if s.drop == nil {
+		return nil
+	}
+	s.stats.left = s.drop.Len() - s.stats.removed
+	drop := s.drop
+	s.drop = nil
+	return drop.Close()
+}
+
+// enter opens the maildrop of a proven user; who is for the log.
+func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply {
+	drop, err := s.backend.Open(ctx, login.Mailbox)
+	switch {
+	case errors.Is(err, ErrInUse):
+		return reply{
+			status: negative, code: codeInUse, text: "the maildrop is in use by another session", next: authorization, fault: true,
+			event: &event{slog.LevelInfo, "login refused, maildrop in use", who},
+		}
+	case err != nil:
+		r := trouble("the maildrop cannot be opened now", err, who...)
+		r.next = authorization
+		return r
+	}
+	s.login, s.drop = login, drop
+	s.undelete()
+	r := okay("maildrop has " + s.remaining.String())
+	r.next = transaction
+	r.event = &event{slog.LevelInfo, "login", append(who, slog.Int("messages", drop.Len()))}
+	return r
+}
+
+// undelete removes all deletion marks.
+func (s *session) undelete() {
+	s.deleted = nil
+	s.remaining = tally{messages: s.drop.Len()}
+	for i := range s.remaining.messages {
+		s.remaining.octets += s.drop.Octets(i)
+	}
+}
+
+// capa lists what the server can do (RFC 2449 section 5). USER and SASL are
+// announced in both states, STLS only where it is legal (RFC 2595 section 4).
+func (s *session) capa(context.Context, arguments) reply {
+	lines := "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n"
+	if s.mayLogIn() {
+		lines += "USER\r\n"
+		if len(s.backend.Mechanisms) > 0 {
+			lines += "SASL"
+			for _, m := range s.backend.Mechanisms {
+				lines += " " + m
+			}
+			lines += "\r\n"
+		}
+	}
+	if s.state == authorization && s.maySTLS() {
+		lines += "STLS\r\n"
+	}
+	return listing("capabilities follow", lines)
+}
+
+// listing is a multi-line reply of a few lines, none of which begins with a dot.
+func listing(text, lines string) reply {
+	r := okay(text)
+	r.body = func(w *bufio.Writer) error {
+		_, err := w.WriteString(lines)
+		return err
+	}
+	return r
+}
+
+// leave is QUIT before the login.
+func (s *session) leave(context.Context, arguments) reply {
+	return s.hangUp("quit", okay("bye"))
+}
