@@ -97,8 +97,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 // only from the first octets, so this is not for the loop that accepts.
 func (c *conn) open(implicitTLS bool) {
 	allowed := c.config.AllowPlaintext
-	c.session = newSession(c.config, &c.server.backend, allowed != nil && allowed(remoteAddr(c.raw)))
-	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:12]), "remote", c.raw.RemoteAddr().String())
+	remote := remoteAddr(c.raw)
+	c.session = newSession(c.config, &c.server.backend, allowed != nil && allowed(remote))
+	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:8]), "remote", remote.String())
 	c.log.Info("session open", "implicit_tls", implicitTLS)
 }
 
@@ -211,7 +212,7 @@ func (c *conn) answer(r reply) error {
 			append(r.event.attrs, slog.String("tls", c.tlsVersion))...)
 	}
 	if err != nil && c.raw.failed == nil {
-		c.log.Error("message not sent whole, connection cut", "err", err)
+		c.log.Error("message not sent whole, connection cut", "error", err)
 		return errCutShort
 	}
 	return err
@@ -318,7 +319,7 @@ func (c *conn) startTLS() error {
 		err = secure.Handshake()
 	}
 	if err != nil {
-		c.log.Info("TLS handshake failed", "err", err)
+		c.log.Info("TLS handshake failed", "error", err)
 		return fmt.Errorf("%w: %w", errTLS, err)
 	}
 	c.stream = secure

@@ -50,7 +50,7 @@ func refuse(text string) reply { return reply{status: negative, text: text, faul
 func trouble(text string, err error, attrs ...slog.Attr) reply {
 	return reply{
 		status: negative, code: codeSysTemp, text: text,
-		event: &event{slog.LevelError, text, append(attrs, slog.Any("err", err))},
+		event: &event{slog.LevelError, text, append(attrs, slog.Any("error", err))},
 	}
 }
 

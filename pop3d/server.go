@@ -144,7 +144,7 @@ func (s *Server) serve(l net.Listener, implicitTLS bool) error {
 			return fmt.Errorf("pop3d: accept: %w", err)
 		default:
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			s.log.Warn("cannot accept connections for a moment", "err", err)
+			s.log.Warn("cannot accept connections for a moment", "error", err)
 			s.pause(delay)
 		}
 	}

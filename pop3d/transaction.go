@@ -151,7 +151,7 @@ func updateReply(marked, stayed int, removing, closing error) reply {
 		r.text = count(marked, "message") + " removed, bye"
 	}
 	if closing != nil {
-		r.event = &event{slog.LevelError, "the maildrop was not closed", []slog.Attr{slog.Any("err", closing)}}
+		r.event = &event{slog.LevelError, "the maildrop was not closed", []slog.Attr{slog.Any("error", closing)}}
 	}
 	return r
 }

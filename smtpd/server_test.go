@@ -191,7 +191,7 @@ func TestLog(t *testing.T) {
 	log := r.log.String()
 	for _, want := range []string{"connection opened", "connection closed", "messages=1", "message accepted",
 		"id=" + id, "from=s@sender.example", "to=ann@example.org", "helo=client.example", "remote=127.0.0.1",
-		"recipient refused", "on fire", "level=ERROR", "tls=false"} {
+		"recipient refused", "on fire", "level=ERROR", "tls=none"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log:\n%s", want, log)
 		}

@@ -268,9 +268,17 @@ func (w *wire) Close() error {
 	w.flush()
 	err := w.Conn.Close()
 	w.log.Info("connection closed", "messages", w.messages, "errors", w.errors, "refused", w.refused,
-		"tls", w.tls != nil, "duration", time.Since(w.began))
+		"tls", w.tlsVersion(), "duration", time.Since(w.began))
 	w.server.forget(w)
 	return err
+}
+
+// tlsVersion is for the log; "none" in the clear.
+func (w *wire) tlsVersion() string {
+	if w.tls == nil {
+		return "none"
+	}
+	return tls.VersionName(w.tls.Version)
 }
 
 // receive reads from the network: replies go out first, and not beyond the

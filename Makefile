@@ -1,0 +1,42 @@
+# "make run" tries the program, "make test" tests it; see README.md.
+GO         ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTFLAGS ?=
+FUZZTIME   ?= 10s
+PREFIX     ?= /usr/local
+
+.PHONY: run build install test race lint fuzz clean
+
+run: build
+	exec bin/restante demo
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/restante ./cmd/restante
+
+install: build
+	install -D -m 0755 bin/restante $(DESTDIR)$(PREFIX)/bin/restante
+	install -D -m 0644 cmd/restante/packaging/restante.service $(DESTDIR)/etc/systemd/system/restante.service
+
+test:
+	$(GO) test $(GOTESTFLAGS) ./...
+
+race:
+	$(MAKE) test GOTESTFLAGS="-race $(GOTESTFLAGS)"
+
+lint:
+	@unformatted=$$(gofmt -l auth cmd pop3d smtpd storage); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+# Each fuzz target for FUZZTIME.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "fuzz $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+clean:
+	rm -rf bin

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"restante/auth"
+	"restante/cmd/restante/internal/certs"
+	"restante/cmd/restante/internal/config"
+	"restante/smtpd"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check the configuration",
+		RunE:  group,
+	}
+	cmd.AddCommand(a.configCheck())
+	return cmd
+}
+
+func (a *app) configCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration, the data directory and the certificates",
+		Long: `Check the configuration, the data directory and the certificates as the server
+would find them, and show what it would use. It is safe while a server runs.`,
+		Args: arguments(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			if err := becomeOwner(c.DataDir); err != nil {
+				return err
+			}
+			if err := checkDataDir(c.DataDir); err != nil {
+				return err
+			}
+			infos, err := certs.Check(pairs(c))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "%s is fine\n\n", a.configFile())
+			return table(a.stdout, "hostname | "+c.Hostname, checkRows(c, infos))
+		},
+	}
+}
+
+func checkRows(c *config.Config, infos []certs.Info) [][]string {
+	rows := [][]string{{"data directory", c.DataDir}}
+	for _, l := range ports(c) {
+		rows = append(rows, []string{string(l.protocol), l.address})
+	}
+	for _, info := range infos {
+		rows = append(rows, []string{"certificate", info.String()})
+		for _, w := range info.Warnings {
+			rows = append(rows, []string{"warning", w})
+		}
+	}
+	if len(infos) == 0 {
+		rows = append(rows, []string{"certificate", "self-signed, made by the server"})
+	}
+	return rows
+}
+
+// smtpConfig is what the SMTP receiver takes of the settings.
+func smtpConfig(c *config.Config, m *certs.Manager, users *auth.Directory) smtpd.Config {
+	return smtpd.Config{
+		Hostname:       c.Hostname,
+		TLS:            m.Config(),
+		MaxMessageSize: int64(c.SMTP.MaxMessageSize),
+		MaxRecipients:  c.SMTP.MaxRecipients,
+		LocalDomain:    firstDomain(users),
+	}
+}
+
+func hashParams(c *config.Config) auth.HashParams {
+	return auth.HashParams{
+		Memory:  uint32(int64(c.Auth.Argon2Memory) / 1024),
+		Time:    uint32(c.Auth.Argon2Time),
+		Threads: uint8(c.Auth.Argon2Threads),
+	}
+}
+
+func pairs(c *config.Config) []certs.Pair {
+	var p []certs.Pair
+	for _, t := range c.TLS.Certificates {
+		p = append(p, certs.Pair{Certificate: t.Certificate, Key: t.Key})
+	}
+	return p
+}
+
+// openCertificates loads the configured certificates, or the self-signed one
+// under the data directory, which is made when there is none.
+func openCertificates(c *config.Config) (*certs.Manager, error) {
+	var extra []string
+	if c.Hostname == "localhost" {
+		extra = []string{"127.0.0.1", "::1"}
+	}
+	return certs.Open(pairs(c), selfSignedDir(c), c.Hostname, extra)
+}
+
+func selfSignedDir(c *config.Config) string { return filepath.Join(c.DataDir, "tls") }
+
+// protocol is what is spoken on a port.
+type protocol string
+
+const (
+	protocolSMTP  protocol = "smtp"
+	protocolPOP3  protocol = "pop3"
+	protocolPOP3S protocol = "pop3s"
+)
+
+// port is an address to listen on.
+type port struct {
+	protocol protocol
+	address  string
+}
+
+// boundPort is a port that is open.
+type boundPort struct {
+	protocol protocol
+	net.Listener
+}
+
+// ports are all addresses that the settings name.
+func ports(c *config.Config) []port {
+	var ps []port
+	for _, group := range []struct {
+		protocol  protocol
+		addresses []string
+	}{{protocolSMTP, c.SMTP.Listen}, {protocolPOP3, c.POP3.Listen}, {protocolPOP3S, c.POP3.ListenTLS}} {
+		for _, address := range group.addresses {
+			ps = append(ps, port{group.protocol, address})
+		}
+	}
+	return ps
+}

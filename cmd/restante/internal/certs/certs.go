@@ -1,0 +1,164 @@
+// Package certs holds the TLS certificates of the server: those the
+// configuration names, or a self-signed one that it makes and keeps.
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Pair names the PEM files of a certificate, its chain after it, and of its key.
+type Pair struct {
+	Certificate, Key string
+}
+
+// Info describes a certificate in use.
+type Info struct {
+	Names      []string // domain names and IP addresses it is valid for
+	NotAfter   time.Time
+	SelfSigned bool
+	Source     string   // the certificate's file
+	Warnings   []string // what works but should be mended; each names its file
+}
+
+// String is the certificate in one line, without its warnings.
+func (i Info) String() string {
+	kind := ""
+	if i.SelfSigned {
+		kind = ", self-signed"
+	}
+	return fmt.Sprintf("%s (%s%s, valid until %s)", i.Source, strings.Join(i.Names, " "), kind, i.NotAfter.Format(time.DateOnly))
+}
+
+// Manager chooses the certificate of each TLS connection. It is safe for
+// concurrent use.
+type Manager struct {
+	self      selfSigned
+	reloading sync.Mutex
+	current   atomic.Pointer[set]
+}
+
+// set is the certificates of one moment.
+type set struct {
+	entries []entry // the first is for clients that name no known host
+	byName  map[string]*tls.Certificate
+}
+
+// entry is a certificate ready for use.
+type entry struct {
+	tls  tls.Certificate
+	info Info
+}
+
+// Check reads the pairs as Open would and describes them. It writes nothing.
+// The error names every file that cannot be used, and why.
+func Check(pairs []Pair) ([]Info, error) {
+	s, err := load(pairs, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return s.infos(), nil
+}
+
+// Open reads the pairs. Without pairs it uses the self-signed certificate in
+// selfSignedDir, which it makes when there is none, or when the one there is for
+// other names or expires soon. It is for hostname, and for extraNames: domain
+// names and IP addresses. The error names the file and the reason.
+func Open(pairs []Pair, selfSignedDir, hostname string, extraNames []string) (*Manager, error) {
+	m := &Manager{self: newSelfSigned(selfSignedDir, hostname, extraNames)}
+	if err := m.Reload(pairs); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Reload reads the pairs, or the self-signed certificate when there are none,
+// for connections to come. On an error the certificates stay as they were.
+func (m *Manager) Reload(pairs []Pair) error {
+	m.reloading.Lock()
+	defer m.reloading.Unlock()
+	now := time.Now()
+	if len(pairs) == 0 {
+		if err := m.self.ensure(now); err != nil {
+			return err
+		}
+		pairs = []Pair{m.self.pair()}
+	}
+	s, err := load(pairs, now)
+	if err != nil {
+		return err
+	}
+	m.current.Store(s)
+	return nil
+}
+
+// Config returns the settings of TLS servers: TLS 1.2 or later, with a
+// certificate for the host name that the client asks for, else the first. It
+// follows a Reload. The caller must not change it.
+func (m *Manager) Config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return m.current.Load().choose(hello.ServerName), nil
+		},
+	}
+}
+
+// Describe tells what certificates are in use, the default first.
+func (m *Manager) Describe() []Info {
+	return m.current.Load().infos()
+}
+
+// choose finds the certificate for a name: the name itself, its wildcard, or
+// the default. Many mail servers send no name.
+func (s *set) choose(name string) *tls.Certificate {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if c, ok := s.byName[name]; ok {
+		return c
+	}
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		if c, ok := s.byName["*."+parent]; ok {
+			return c
+		}
+	}
+	return &s.entries[0].tls
+}
+
+func (s *set) infos() []Info {
+	infos := make([]Info, 0, len(s.entries))
+	for _, e := range s.entries {
+		infos = append(infos, e.info)
+	}
+	return infos
+}
+
+// index files the certificates by name; of two for one name the first is used.
+func (s *set) index() {
+	s.byName = make(map[string]*tls.Certificate)
+	for i := range s.entries {
+		for _, name := range s.entries[i].tls.Leaf.DNSNames {
+			name = strings.ToLower(name)
+			if _, taken := s.byName[name]; !taken {
+				s.byName[name] = &s.entries[i].tls
+			}
+		}
+	}
+}
+
+// names are what a certificate is valid for.
+func names(leaf *x509.Certificate) []string {
+	all := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		all = append(all, ip.String())
+	}
+	if len(all) == 0 && leaf.Subject.CommonName != "" {
+		all = append(all, leaf.Subject.CommonName)
+	}
+	return all
+}

@@ -1,0 +1,150 @@
+// Package config reads the settings of the server, from its file in TOML, the
+// environment and the command line, and explains them.
+//
+// The table in settings.go is the one place that knows every setting: names,
+// defaults, checks, explanations and the template of the file come from it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config is all settings, checked. Default gives one, and Load.
+type Config struct {
+	Hostname string // the server's own domain name
+	DataDir  string // absolute
+	SMTP     SMTP
+	POP3     POP3
+	TLS      TLS
+	Auth     Auth
+	Log      Log
+
+	origins map[string]string // by key; a default has none
+}
+
+// SMTP is about receiving mail. Addresses to listen on are "host:port".
+type SMTP struct {
+	Listen         []string
+	MaxMessageSize Size
+	MaxRecipients  int // of one message
+}
+
+// POP3 is about fetching mail. ListenTLS is for TLS from the first octet.
+type POP3 struct {
+	Listen, ListenTLS []string
+	IdleTimeout       time.Duration
+}
+
+// TLS holds the certificates; none means a self-signed one.
+type TLS struct {
+	Certificates []Certificate
+}
+
+// Certificate names the PEM files of a certificate and its key, absolute.
+type Certificate struct {
+	Certificate, Key string
+}
+
+// Auth is about logins. Argon2Memory is in octets, whole KiB.
+type Auth struct {
+	AllowPlaintext Networks
+	Argon2Memory   Size
+	Argon2Time     int
+	Argon2Threads  int
+}
+
+// Log is about the log. Format is "text" or "json".
+type Log struct {
+	Level  slog.Level
+	Format string
+}
+
+// LoadOptions are the sources of settings beside the file. A flag goes before
+// the environment, the environment before the file, the file before a default.
+type LoadOptions struct {
+	Env   []string          // "NAME=value" each, as os.Environ gives them
+	Flags map[string]string // by setting key, such as "smtp.listen"; lists comma-separated
+
+	Optional        bool // it is no error when there is no file
+	WithoutHostname bool // it is no error when no hostname is set
+}
+
+// Setting is one setting as people see it.
+type Setting struct {
+	Key, Value, Default string
+	Origin              string // "default", "FILE:LINE", "environment NAME" or "flag"
+	Help                string
+}
+
+// configFileVariable names the file. It is for whoever calls Load.
+const configFileVariable = "RESTANTE_CONFIG"
+
+var errNoHostname = errors.New(`hostname is not set: give the name that the DNS has for this machine, for example hostname = "mail.example.org"`)
+
+// Default returns the defaults. There is none for the hostname.
+func Default() *Config {
+	c := &Config{origins: map[string]string{}}
+	for _, s := range settings() {
+		if len(s.standard) > 0 {
+			// The tests see to it that every default is accepted.
+			_ = s.set(c, value{items: s.standard})
+		}
+	}
+	return c
+}
+
+// Load reads the settings. The error holds every problem found, a line each,
+// with file and line where there is one; it is fs.ErrNotExist when the file is
+// missing.
+func Load(path string, o LoadOptions) (*Config, error) {
+	c := Default()
+	doc, err := os.ReadFile(path)
+	if err != nil && !(o.Optional && errors.Is(err, fs.ErrNotExist)) {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	l := loader{config: c, file: path, dir: filepath.Dir(absolute), table: settings()}
+	l.document(doc)
+	l.environment(o.Env)
+	l.flags(o.Flags)
+	l.samePorts()
+	if c.origins["hostname"] == "" && !o.WithoutHostname && !l.broken {
+		l.problems = append(l.problems, errNoHostname)
+	}
+	if err := errors.Join(l.problems...); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Settings returns every setting, in the order of the file.
+func (c *Config) Settings() []Setting {
+	standard := Default()
+	var all []Setting
+	for _, s := range settings() {
+		all = append(all, Setting{
+			Key:     s.key,
+			Value:   s.show(c),
+			Default: s.show(standard),
+			Origin:  c.origin(s.key),
+			Help:    s.help,
+		})
+	}
+	return all
+}
+
+func (c *Config) origin(key string) string {
+	if o := c.origins[key]; o != "" {
+		return o
+	}
+	return "default"
+}

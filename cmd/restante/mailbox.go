@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"restante/auth"
+	"restante/storage"
+)
+
+func (a *app) mailboxCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mailbox",
+		Short: "Look at what the mailboxes hold",
+		RunE:  group,
+	}
+	cmd.AddCommand(a.mailboxList(), a.mailboxShow())
+	return cmd
+}
+
+// mailboxRow is one mailbox in the JSON of "mailbox list" and "mailbox show".
+type mailboxRow struct {
+	Address  string     `json:"address"`
+	Messages int        `json:"messages"`
+	New      int        `json:"new"`
+	Octets   int64      `json:"octets"`
+	Oldest   *time.Time `json:"oldest"`
+	Newest   *time.Time `json:"newest"`
+	Path     string     `json:"path"`
+	User     bool       `json:"user"`
+}
+
+func mailboxInfo(ctx context.Context, i *installation, address string) (mailboxRow, error) {
+	row := mailboxRow{Address: address}
+	info, err := i.mail.Stat(ctx, address)
+	if err != nil {
+		return row, err
+	}
+	row.Messages, row.New, row.Octets = info.Messages, info.Unseen, info.Octets
+	row.Path = i.maildir(address)
+	row.Oldest, row.Newest = moment(info.Oldest), moment(info.Newest)
+	switch _, err := i.users.User(ctx, address); {
+	case err == nil:
+		row.User = true
+	case !errors.Is(err, auth.ErrNotFound):
+		return row, err
+	}
+	return row, nil
+}
+
+// maildir is where the mailbox of a canonical address is on disk.
+func (i *installation) maildir(address string) string {
+	local := address[:strings.LastIndexByte(address, '@')]
+	return filepath.Join(i.config.DataDir, "mail", domainOf(address), local)
+}
+
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func (a *app) mailboxList() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [DOMAIN]",
+		Short: "List the mailboxes with their messages and size",
+		Args:  arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(i *installation) error {
+				domain, err := hostedDomain(cmd.Context(), i, args)
+				if err != nil {
+					return err
+				}
+				rows, err := mailboxRows(cmd.Context(), i, domain)
+				if err != nil {
+					return err
+				}
+				return list(a, asJSON, rows, "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | NEWEST", func(r mailboxRow) []string {
+					address := r.Address
+					if !r.User {
+						address += " (no such user)"
+					}
+					return []string{address, strconv.Itoa(r.Messages), strconv.Itoa(r.New), octets(r.Octets), dayOf(r.Newest)}
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+// mailboxRows are the mailboxes on disk, those without a user among them: their
+// mail takes room and nobody can fetch it.
+func mailboxRows(ctx context.Context, i *installation, domain string) ([]mailboxRow, error) {
+	names, err := i.mail.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []mailboxRow
+	for _, name := range names {
+		if domain != "" && domainOf(name) != domain {
+			continue
+		}
+		row, err := mailboxInfo(ctx, i, name)
+		if errors.Is(err, storage.ErrNoMailbox) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+func dayOf(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return day(*t)
+}
+
+func (a *app) mailboxShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show ADDRESS",
+		Short: "Show one mailbox",
+		Args:  arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(i *installation) error {
+				return a.showMailbox(cmd.Context(), i, args[0], asJSON)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func (a *app) showMailbox(ctx context.Context, i *installation, address string, asJSON bool) error {
+	addr, err := auth.ParseAddress(address)
+	if err != nil {
+		return err
+	}
+	row, err := mailboxInfo(ctx, i, addr.String())
+	if errors.Is(err, storage.ErrNoMailbox) {
+		return fmt.Errorf("there is no mailbox %s; \"restante mailbox list\" shows those that are", addr)
+	}
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(a.stdout, row)
+	}
+	user := "yes"
+	if !row.User {
+		user = "no: nobody can fetch this mail"
+	}
+	return table(a.stdout, "address | "+row.Address, [][]string{
+		{"user", user},
+		{"messages", fmt.Sprintf("%d (%d new)", row.Messages, row.New)},
+		{"size", fmt.Sprintf("%s (%d octets)", octets(row.Octets), row.Octets)},
+		{"oldest", dayOf(row.Oldest)},
+		{"newest", dayOf(row.Newest)},
+		{"maildir", row.Path},
+	})
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"restante/cmd/restante/internal/config"
+	"restante/cmd/restante/internal/listen"
+	"restante/pop3d"
+	"restante/smtpd"
+	"restante/storage"
+)
+
+const (
+	// gracePeriod is what sessions have to finish in when the server stops.
+	gracePeriod = 30 * time.Second
+	// Connections, all ports together, and those of one address.
+	maxConnections           = 4000
+	maxConnectionsPerAddress = 50
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server in the foreground",
+		Long: `Run the server in the foreground and log to standard error. SIGTERM and Ctrl-C
+end it: what runs is finished within 30 seconds. SIGHUP reads the configuration
+and the certificates anew.`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			log, level := newLog(a.stderr, c)
+			s, err := start(cmd.Context(), c, log, level)
+			if err != nil {
+				return err
+			}
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			return s.run(cmd.Context(), hup, a.loadConfig)
+		},
+	}
+}
+
+// start does all that can fail before the first client is served: it takes the
+// lock of the data directory, reads the certificates, binds the ports, gives up
+// root and opens the directory. When it fails nothing stays open.
+//
+// Started by root, it makes files as the owner of the data directory, and reads
+// certificates and binds low ports as root.
+func start(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.LevelVar) (_ *server, err error) {
+	if err := checkDataDir(c.DataDir); err != nil {
+		return nil, err
+	}
+	who, foreign, err := ownerOf(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	asOwner := func(do func() error) error { return do() }
+	if foreign {
+		asOwner = who.act
+	}
+	s := &server{config: c, log: log, level: level}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if err := asOwner(s.lockData); err != nil {
+		return nil, err
+	}
+	readCertificates := s.readCertificates
+	if len(c.TLS.Certificates) == 0 {
+		readCertificates = func() error { return asOwner(s.readCertificates) }
+	}
+	if err := readCertificates(); err != nil {
+		return nil, err
+	}
+	if err := s.bind(); err != nil {
+		return nil, err
+	}
+	if foreign {
+		if err := who.become(); err != nil {
+			return nil, err
+		}
+	}
+	if s.users, err = openDirectory(ctx, c, log); err != nil {
+		return nil, err
+	}
+	s.assemble()
+	return s, s.mail.Sweep(ctx)
+}
+
+// lockData opens the mail and takes the lock that one server holds.
+func (s *server) lockData() error {
+	mail, err := storage.Open(s.config.DataDir, storage.Options{Hostname: s.config.Hostname, Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, mail.Close)
+	s.mail = mail
+	release, err := mail.LockServer()
+	if errors.Is(err, storage.ErrServerRunning) {
+		return fmt.Errorf("another server is running on the data directory %s; stop it first", s.config.DataDir)
+	}
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, release)
+	return nil
+}
+
+func (s *server) readCertificates() (err error) {
+	s.certs, err = openCertificates(s.config)
+	return err
+}
+
+// bind opens every port of the settings, with the limits on connections.
+func (s *server) bind() error {
+	limiter := listen.NewLimiter(listen.Limits{Total: maxConnections, PerAddress: maxConnectionsPerAddress}, s.log)
+	refusals := map[protocol]string{
+		protocolSMTP:  smtpd.Refusal(s.config.Hostname),
+		protocolPOP3:  pop3d.Refusal(),
+		protocolPOP3S: "", // nothing can be said before the handshake
+	}
+	for _, p := range ports(s.config) {
+		l, err := listen.Listen(p.address)
+		if err != nil {
+			return err
+		}
+		s.closers = append(s.closers, func() error { return ignoreClosed(l.Close()) })
+		s.listeners = append(s.listeners, boundPort{p.protocol, limiter.Wrap(l, refusals[p.protocol])})
+	}
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// close undoes what start did, the last first.
+func (s *server) close() error {
+	var errs []error
+	for _, c := range slices.Backward(s.closers) {
+		errs = append(errs, c())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// run serves until ctx ends, then drains. A value from hup makes it read the
+// settings anew by load.
+func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*config.Config, error)) error {
+	serving, failed := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		s.log.Info("listening", "protocol", l.protocol, "address", l.Addr().String())
+		serving.Go(func() error { return s.serve(l) })
+	}
+	s.warnOfCertificates()
+	s.notify(daemon.SdNotifyReady)
+	for failed.Err() == nil {
+		select {
+		case <-failed.Done():
+		case <-hup:
+			s.reload(load)
+		}
+	}
+	s.log.Info("stopping", "grace", gracePeriod)
+	s.notify(daemon.SdNotifyStopping)
+	s.drain()
+	err := serving.Wait()
+	if err = errors.Join(err, s.close()); err == nil {
+		s.log.Info("stopped")
+	}
+	return err
+}
+
+// serve hands the connections of one port to the package that speaks its
+// protocol. A server that was shut down is no error.
+func (s *server) serve(l boundPort) error {
+	var err error
+	switch l.protocol {
+	case protocolSMTP:
+		err = s.smtp.Serve(l)
+	case protocolPOP3:
+		err = s.pop3.Serve(l)
+	case protocolPOP3S:
+		err = s.pop3.ServeTLS(l)
+	}
+	if errors.Is(err, smtpd.ErrServerClosed) || errors.Is(err, pop3d.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serving %s on %s: %w", l.protocol, l.Addr(), err)
+}
+
+// drain gives both servers the same grace period, at the same time.
+func (s *server) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), gracePeriod)
+	defer cancel()
+	var both errgroup.Group
+	both.Go(func() error { return s.smtp.Shutdown(ctx) })
+	both.Go(func() error { return s.pop3.Shutdown(ctx) })
+	if err := both.Wait(); err != nil {
+		s.log.Warn("sessions were cut off at the end of the grace period", "error", err)
+	}
+}
+
+// reload takes new settings and certificates for connections to come. What is
+// wrong leaves everything as it was.
+func (s *server) reload(load func() (*config.Config, error)) {
+	s.notify(daemon.SdNotifyReloading)
+	defer s.notify(daemon.SdNotifyReady)
+	c, err := load()
+	if err == nil {
+		err = s.certs.Reload(pairs(c))
+	}
+	if err != nil {
+		s.log.Error("reload failed; the settings and certificates stay as they were", "error", err)
+		return
+	}
+	for _, key := range restartOnly(s.config, c) {
+		s.log.Warn("a changed setting needs a restart", "setting", key)
+	}
+	s.level.Set(c.Log.Level)
+	s.smtp.Reconfigure(smtpConfig(c, s.certs, s.users))
+	s.pop3.Reconfigure(pop3Config(c, s.certs))
+	s.warnOfCertificates()
+	s.log.Info("reloaded the settings and certificates")
+}
+
+// warnOfCertificates logs what its owner should mend about a certificate.
+func (s *server) warnOfCertificates() {
+	for _, info := range s.certs.Describe() {
+		for _, warning := range info.Warnings {
+			s.log.Warn(warning)
+		}
+	}
+}
+
+// restartOnly names the settings that differ and are only read at the start.
+func restartOnly(old, now *config.Config) []string {
+	var keys []string
+	for _, k := range []struct {
+		key     string
+		changed bool
+	}{
+		{"data_dir", old.DataDir != now.DataDir},
+		{"smtp.listen", !slices.Equal(old.SMTP.Listen, now.SMTP.Listen)},
+		{"pop3.listen", !slices.Equal(old.POP3.Listen, now.POP3.Listen)},
+		{"pop3.listen_tls", !slices.Equal(old.POP3.ListenTLS, now.POP3.ListenTLS)},
+		{"log.format", old.Log.Format != now.Log.Format},
+		{"auth.argon2_memory, argon2_time or argon2_threads", hashParams(old) != hashParams(now)},
+	} {
+		if k.changed {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
+// notify tells the service manager, if there is one, what state we are in.
+func (s *server) notify(state string) {
+	if state == daemon.SdNotifyReloading {
+		// Type=notify-reload wants the moment of the reload too.
+		state += "\n" + daemon.SdNotifyMonotonicUsec()
+	}
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		s.log.Warn("the service manager cannot be told of our state", "error", err)
+	}
+}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"restante/auth"
+	"restante/storage"
+)
+
+// removalWait is how long a removal waits for a POP3 session that still has the
+// mailbox open; sessions of a removed user end at their next command.
+const removalWait = 5 * time.Second
+
+func (a *app) userCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "user",
+		Short: "Add, list and remove users, change passwords",
+		RunE:  group,
+	}
+	cmd.AddCommand(a.userAdd(), a.userList(), a.userPasswd(), a.userRemove(), a.userImport())
+	return cmd
+}
+
+func (a *app) userAdd() *cobra.Command {
+	var flags passwordFlags
+	cmd := &cobra.Command{
+		Use:   "add ADDRESS",
+		Short: "Add a user with a mailbox",
+		Long: `Add a user with a mailbox. The address is also the name to log in with. The
+password is asked for on the terminal, unless a flag says where it comes from.`,
+		Example: `  restante user add alice@example.org
+  restante user add alice@example.org --generate`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(cmd); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(i *installation) error {
+				return a.addUser(cmd.Context(), i, args[0], flags)
+			})
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+// addUser asks for a password only when the user can be added.
+func (a *app) addUser(ctx context.Context, i *installation, address string, flags passwordFlags) error {
+	addr, err := auth.ParseAddress(address)
+	if err != nil {
+		return err
+	}
+	if _, err := i.users.User(ctx, addr.String()); err == nil {
+		return fmt.Errorf("user %s exists already; change the password with \"restante user passwd %s\"", addr, addr)
+	}
+	if _, err := i.users.Users(ctx, addr.Domain); err != nil {
+		return err
+	}
+	if err := refuseOldMail(ctx, i, addr.String()); err != nil {
+		return err
+	}
+	secret, generated, err := a.password(ctx, flags, addr.String())
+	if err != nil {
+		return err
+	}
+	u, err := i.users.AddUser(ctx, addr.String(), secret)
+	if err != nil {
+		return err
+	}
+	if err := i.mail.CreateMailbox(ctx, u.Address); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "added user %s\n", u.Address)
+	if generated != "" {
+		fmt.Fprintf(a.stdout, "password: %s\n", generated)
+	}
+	return nil
+}
+
+// refuseOldMail refuses an address whose mailbox still holds somebody's mail: it
+// would be handed to the new user.
+func refuseOldMail(ctx context.Context, i *installation, address string) error {
+	if strings.Contains(address, "/") {
+		return nil // never a mailbox, and the directory says why
+	}
+	if _, err := i.users.User(ctx, address); err == nil || !errors.Is(err, auth.ErrNotFound) {
+		return err // the directory says it better that a user exists
+	}
+	if _, hasMail, err := i.mail.MailboxExists(address); err != nil || !hasMail {
+		return err
+	}
+	return fmt.Errorf("there is still mail of an earlier user %s; remove it with \"restante user remove %s\" before you add the user anew", address, address)
+}
+
+// userRow is one user in "user list --json".
+type userRow struct {
+	Address string    `json:"address"`
+	Enabled bool      `json:"enabled"`
+	Created time.Time `json:"created"`
+	Changed time.Time `json:"changed"`
+}
+
+func (a *app) userList() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [DOMAIN]",
+		Short: "List the users",
+		Args:  arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(i *installation) error {
+				domain, err := hostedDomain(cmd.Context(), i, args)
+				if err != nil {
+					return err
+				}
+				users, err := i.users.Users(cmd.Context(), domain)
+				if err != nil {
+					return err
+				}
+				var rows []userRow
+				for _, u := range users {
+					rows = append(rows, userRow{u.Address, u.Enabled, u.Created, u.Changed})
+				}
+				return list(a, asJSON, rows, `no users yet; add one with "restante user add ADDRESS"`,
+					"ADDRESS | STATE | SINCE", func(u userRow) []string {
+						return []string{u.Address, enabled(u.Enabled), day(u.Created)}
+					})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func enabled(on bool) string {
+	if on {
+		return "enabled"
+	}
+	return "disabled"
+}
+
+func (a *app) userPasswd() *cobra.Command {
+	var flags passwordFlags
+	cmd := &cobra.Command{
+		Use:   "passwd ADDRESS",
+		Short: "Change a user's password",
+		Long: `Change a user's password. The new one is asked for on the terminal, unless a flag
+says where it comes from. Sessions that run with the old one end.`,
+		SuggestFor: []string{"password"},
+		Args:       arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(cmd); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(i *installation) error {
+				u, err := i.users.User(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				secret, generated, err := a.password(cmd.Context(), flags, u.Address)
+				if err != nil {
+					return err
+				}
+				if err := i.users.SetPassword(cmd.Context(), u.Address, secret); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "changed the password of %s\n", u.Address)
+				if generated != "" {
+					fmt.Fprintf(a.stdout, "password: %s\n", generated)
+				}
+				return nil
+			})
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+func (a *app) userRemove() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "remove ADDRESS",
+		Short: "Remove a user and the mail in the mailbox",
+		Long: `Remove a user and the mail in the mailbox for good. With mail in it, the address
+has to be typed again, or --yes given. The user's sessions end, and aliases no
+longer lead to the address.`,
+		SuggestFor: []string{"delete", "rm"},
+		Args:       arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(i *installation) error {
+				addr, err := auth.ParseAddress(args[0])
+				if err != nil {
+					return err
+				}
+				return a.removeUser(cmd.Context(), i, addr.String(), yes)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func (a *app) removeUser(ctx context.Context, i *installation, address string, yes bool) error {
+	_, unknown := i.users.User(ctx, address)
+	if unknown != nil && !errors.Is(unknown, auth.ErrNotFound) {
+		return unknown
+	}
+	info, err := i.mail.Stat(ctx, address)
+	noMailbox := errors.Is(err, storage.ErrNoMailbox)
+	if err != nil && !noMailbox {
+		return err
+	}
+	if unknown != nil && noMailbox {
+		return unknown
+	}
+	if info.Messages > 0 {
+		warning := fmt.Sprintf("the mailbox of %s holds %s (%s), which will be removed for good", address, plural(info.Messages, "message"), octets(info.Octets))
+		if err := a.confirm(ctx, yes, warning, address); err != nil {
+			return err
+		}
+	}
+	var removed auth.Removal
+	if unknown == nil {
+		if removed, err = i.users.RemoveUser(ctx, address); err != nil {
+			return err
+		}
+	}
+	if err := removeMail(ctx, i, address); err != nil {
+		return err
+	}
+	what := "user"
+	if unknown != nil {
+		what = "the mail of"
+	}
+	fmt.Fprintf(a.stdout, "removed %s %s with %s\n", what, address, plural(info.Messages, "message"))
+	a.tellRemovedAliases(removed)
+	return nil
+}
+
+// removeMail deletes a mailbox. A POP3 session that holds it is waited for, as
+// it ends at its next command.
+func removeMail(ctx context.Context, i *installation, mailbox string) error {
+	ctx, cancel := context.WithTimeout(ctx, removalWait)
+	defer cancel()
+	for {
+		err := i.mail.RemoveMailbox(ctx, mailbox)
+		if !errors.Is(err, storage.ErrInUse) {
+			if errors.Is(err, storage.ErrNoMailbox) {
+				return nil
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s can no longer log in, but a POP3 session still has the mailbox open, so its mail is kept; give the same command again in some minutes to remove it", mailbox)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (a *app) userImport() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE",
+		Short: "Add many users from a file, all or none",
+		Long: `Add many users from a file, or from standard input when FILE is "-". A line is
+
+  address:secret
+
+where the secret is {PLAIN}password or an argon2id hash ($argon2id$...). Empty
+lines and lines that begin with # are skipped. When one line is wrong nothing is
+added, and every wrong line is named.`,
+		Args: arguments(1, 1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault // the names of files
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			entries, err := a.readImport(ctx, args[0])
+			if err == nil {
+				err = a.with(ctx, func(i *installation) error { return a.importUsers(ctx, i, entries) })
+			}
+			// An address that is refused is in the file, not in the command line.
+			if bad := (*auth.ImportError)(nil); errors.As(err, &bad) {
+				return fmt.Errorf("nothing was imported:\n%v", err)
+			}
+			return err
+		},
+	}
+}
+
+// readImport is done first, with the rights of whoever gives the command: the
+// owner of the data directory may not be able to read the file.
+func (a *app) readImport(ctx context.Context, file string) ([]auth.ImportEntry, error) {
+	if file == "-" {
+		return interruptible(ctx, func() ([]auth.ImportEntry, error) { return auth.ParseImport(a.stdin) })
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("the users cannot be read: %w", err)
+	}
+	defer f.Close()
+	return auth.ParseImport(f)
+}
+
+func (a *app) importUsers(ctx context.Context, i *installation, entries []auth.ImportEntry) error {
+	var held []error
+	for _, e := range entries {
+		if err := refuseOldMail(ctx, i, e.Address); err != nil {
+			held = append(held, &auth.ImportError{Line: e.Line, Err: err})
+		}
+	}
+	if err := errors.Join(held...); err != nil {
+		return err
+	}
+	if err := i.users.ImportUsers(ctx, entries); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := i.mail.CreateMailbox(ctx, e.Address); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(a.stdout, "imported %s\n", plural(len(entries), "user"))
+	return nil
+}

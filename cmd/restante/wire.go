@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"restante/auth"
+	"restante/cmd/restante/internal/certs"
+	"restante/cmd/restante/internal/config"
+	"restante/pop3d"
+	"restante/smtpd"
+	"restante/storage"
+)
+
+// The packages auth, storage, smtpd and pop3d do not know one another. What
+// follows is all that lies between them: each type makes one package do what
+// another one asks for, and translates its errors.
+
+// translate puts the error that the asking package knows before err, so that
+// errors.Is finds both. An error that is in no pair stays what it is: a fault
+// of ours.
+func translate(err error, pairs ...[2]error) error {
+	for _, p := range pairs {
+		if errors.Is(err, p[0]) {
+			return fmt.Errorf("%w: %w", p[1], err)
+		}
+	}
+	return err
+}
+
+// recipients is the directory as the SMTP receiver asks it.
+type recipients struct{ users *auth.Directory }
+
+func (r recipients) Resolve(ctx context.Context, local, domain string) (smtpd.Recipient, error) {
+	res, err := r.users.Resolve(ctx, local, domain)
+	if err != nil {
+		return smtpd.Recipient{}, translate(err,
+			[2]error{auth.ErrNotHosted, smtpd.ErrRelayDenied},
+			[2]error{auth.ErrNoSuchUser, smtpd.ErrNoSuchUser},
+			[2]error{auth.ErrDisabled, smtpd.ErrDisabled},
+			[2]error{auth.ErrBadAddress, smtpd.ErrBadAddress})
+	}
+	return smtpd.Recipient{Address: res.Address, Mailboxes: res.Mailboxes}, nil
+}
+
+// firstDomain is the domain that the server's own address literal stands for.
+// When it cannot be told there is none: such recipients are refused.
+func firstDomain(users *auth.Directory) func(context.Context) string {
+	return func(ctx context.Context) string {
+		name, err := users.FirstDomain(ctx)
+		if err != nil {
+			return ""
+		}
+		return name
+	}
+}
+
+// logins is the directory as the POP3 server asks it.
+type logins struct{ users *auth.Directory }
+
+func (l logins) Authenticate(ctx context.Context, user, password string) (pop3d.Login, error) {
+	account, err := l.users.Authenticate(ctx, user, password)
+	if err != nil {
+		return pop3d.Login{}, translate(err, [2]error{auth.ErrBadCredentials, pop3d.ErrBadCredentials})
+	}
+	return pop3d.Login{Mailbox: account.Mailbox, Alive: account.Alive}, nil
+}
+
+// maildrops is the storage as the POP3 server asks it.
+type maildrops struct{ mail *storage.Store }
+
+func (m maildrops) Open(ctx context.Context, mailbox string) (pop3d.Maildrop, error) {
+	drop, err := m.mail.OpenMaildrop(ctx, mailbox)
+	if err != nil {
+		return nil, translate(err, [2]error{storage.ErrInUse, pop3d.ErrInUse})
+	}
+	return maildrop{drop}, nil
+}
+
+type maildrop struct{ *storage.Maildrop }
+
+func (m maildrop) Message(i int) (io.ReadCloser, error) {
+	r, err := m.Maildrop.Message(i)
+	if err != nil {
+		return nil, translate(err, [2]error{storage.ErrGone, pop3d.ErrGone})
+	}
+	return r, nil
+}
+
+// server is everything that serves. start fills it, step by step.
+type server struct {
+	config    *config.Config
+	mail      *storage.Store
+	users     *auth.Directory
+	certs     *certs.Manager
+	listeners []boundPort
+	smtp      *smtpd.Server
+	pop3      *pop3d.Server
+	log       *slog.Logger
+	level     *slog.LevelVar
+	closers   []func() error
+}
+
+// assemble joins the parts.
+func (s *server) assemble() {
+	s.closers = append(s.closers, s.users.Close)
+	s.smtp = smtpd.NewServer(smtpConfig(s.config, s.certs, s.users), recipients{s.users}, s.mail, s.log.With("protocol", "smtp"))
+	s.pop3 = pop3d.NewServer(pop3Config(s.config, s.certs), logins{s.users}, maildrops{s.mail},
+		pop3d.SASL{Mechanisms: auth.Mechanisms(), New: auth.NewSASL}, s.log.With("protocol", "pop3"))
+}
+
+func pop3Config(c *config.Config, m *certs.Manager) pop3d.Config {
+	return pop3d.Config{
+		Hostname:       c.Hostname,
+		TLS:            m.Config(),
+		AllowPlaintext: c.Auth.AllowPlaintext.Allows,
+		IdleTimeout:    c.POP3.IdleTimeout,
+	}
+}
