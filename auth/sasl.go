@@ -1,48 +1,27 @@
 package auth
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/emersion/go-sasl"
 )
-
-// errAuthzid: nobody may act for somebody else.
-var errAuthzid = fmt.Errorf("%w: the authorization identity is another user", ErrBadCredentials)
 
 // Mechanisms are the SASL mechanisms that NewSASL makes, the better one first.
 func Mechanisms() []string { return []string{sasl.Plain, sasl.Login} }
 
 // NewSASL starts the server's side of a SASL exchange: PLAIN (RFC 4616) or the
 // LOGIN of older clients, the name in any case. It calls verify once, when it
-// has all from the client, and hands on its error. An authorization identity
-// that is not the user itself is an ErrBadCredentials, and verify is not asked.
-// Initial responses are as in go-sasl: nil is none, empty is empty. ok is false
+// has all from the client, and hands on its error; whom the user may act for,
+// the authorization identity, is for verify to judge. Initial responses are as in go-sasl: nil is none, empty is empty. ok is false
 // if the mechanism is unknown.
 func NewSASL(mechanism string, verify func(authzid, user, password string) error) (server sasl.Server, ok bool) {
 	switch strings.ToUpper(mechanism) {
 	case sasl.Plain:
-		return sasl.NewPlainServer(func(authzid, user, password string) error {
-			if authzid != "" && !sameUser(authzid, user) {
-				return errAuthzid
-			}
-			return verify(authzid, user, password)
-		}), true
+		return sasl.NewPlainServer(verify), true
 	case sasl.Login:
 		return &loginServer{verify: verify}, true
 	}
 	return nil, false
-}
-
-// sameUser reports whether two login names are written alike, or are one
-// address.
-func sameUser(a, b string) bool {
-	if a == b {
-		return true
-	}
-	x, err1 := ParseAddress(a)
-	y, err2 := ParseAddress(b)
-	return err1 == nil && err2 == nil && x == y
 }
 
 // loginServer is the LOGIN mechanism (draft-murchison-sasl-login): two

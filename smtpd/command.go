@@ -97,6 +97,9 @@ func (w *wire) mail(arg string) string {
 	if !ok || path.local != "" && path.domain == "" {
 		return w.refuse(replyBadSender)
 	}
+	if strings.Contains(strings.ToUpper(params), " SMTPUTF8=") {
+		return w.refuse(replyBadParam) // it has no value (RFC 6531 section 3.4)
+	}
 	w.path = path
 	return "MAIL FROM:<x@x>" + clampSize(params) + "\r\n"
 }

@@ -40,6 +40,8 @@ func (s *session) Mail(_ string, o *smtp.MailOptions) error {
 		return replyMailTwice.smtp()
 	case o.Size > s.wire.config.MaxMessageSize:
 		return replyTooLarge.smtp()
+	case o.Auth != nil: // go-smtp takes it from anybody (RFC 4954 section 5)
+		return replyNoParam.smtp()
 	case !o.UTF8 && !from.ascii():
 		return replyNeedsUTF8.smtp()
 	}

@@ -106,22 +106,19 @@ Run it:      restante serve`,
 	root.SetVersionTemplate(versionLine())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
-	root.AddGroup(
-		&cobra.Group{ID: "server", Title: "Server:"},
-		&cobra.Group{ID: "manage", Title: "Domains, users, mail:"},
-		&cobra.Group{ID: "other", Title: "Other:"},
-	)
-	for _, c := range []*cobra.Command{a.serveCommand(), a.demoCommand(), a.initCommand(), a.configCommand()} {
-		c.GroupID = "server"
-		root.AddCommand(c)
-	}
-	for _, c := range []*cobra.Command{a.domainCommand(), a.userCommand(), a.aliasCommand(), a.mailboxCommand()} {
-		c.GroupID = "manage"
-		root.AddCommand(c)
-	}
-	for _, c := range []*cobra.Command{a.completionCommand(), a.versionCommand()} {
-		c.GroupID = "other"
-		root.AddCommand(c)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"server", "Server:", []*cobra.Command{a.serveCommand(), a.demoCommand(), a.initCommand(), a.configCommand()}},
+		{"manage", "Domains, users, mail:", []*cobra.Command{a.domainCommand(), a.userCommand(), a.aliasCommand(), a.mailboxCommand()}},
+		{"other", "Other:", []*cobra.Command{a.completionCommand(), a.versionCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
 	}
 	root.SetHelpCommand(a.helpCommand(root))
 	root.SetHelpCommandGroupID("other")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -77,9 +78,18 @@ func (a *app) addUser(ctx context.Context, i *installation, address string, flag
 	if err := i.mail.CreateMailbox(ctx, u.Address); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "added user %s\n", u.Address)
+	return a.tellUser("added user", u.Address, generated)
+}
+
+// tellUser says what was done, and the generated password if there is one. It
+// fails when the password did not get out: it is shown only once.
+func (a *app) tellUser(done, address, generated string) error {
+	text := fmt.Sprintf("%s %s\n", done, address)
 	if generated != "" {
-		fmt.Fprintf(a.stdout, "password: %s\n", generated)
+		text += fmt.Sprintf("password: %s\n", generated)
+	}
+	if _, err := io.WriteString(a.stdout, text); err != nil && generated != "" {
+		return fmt.Errorf("%s %s, but the password could not be printed: %w; make another with \"restante user passwd %s --generate\"", done, address, err, address)
 	}
 	return nil
 }
@@ -170,11 +180,7 @@ says where it comes from. Sessions that run with the old one end.`,
 				if err := i.users.SetPassword(cmd.Context(), u.Address, secret); err != nil {
 					return err
 				}
-				fmt.Fprintf(a.stdout, "changed the password of %s\n", u.Address)
-				if generated != "" {
-					fmt.Fprintf(a.stdout, "password: %s\n", generated)
-				}
-				return nil
+				return a.tellUser("changed the password of", u.Address, generated)
 			})
 		},
 	}
