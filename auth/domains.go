@@ -38,7 +38,7 @@ func (d *Directory) AddDomain(ctx context.Context, name, postmaster string) erro
 	}
 	var who Address
 	if postmaster != "" {
-		if who, err = parseUser(postmaster); err != nil {
+		if who, err = ParseUser(postmaster); err != nil {
 			return err
 		}
 		postmaster = who.String()

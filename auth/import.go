@@ -79,7 +79,7 @@ func parseImportLine(text string) (ImportEntry, error) {
 	if !ok {
 		return ImportEntry{}, errors.New("it has no colon; write address:{PLAIN}password, or an argon2id hash after the colon")
 	}
-	a, err := parseUser(strings.TrimSpace(address))
+	a, err := ParseUser(strings.TrimSpace(address))
 	if err != nil {
 		return ImportEntry{}, err
 	}
@@ -124,7 +124,7 @@ func (d *Directory) ImportUsers(ctx context.Context, entries []ImportEntry) erro
 func eachEntry(entries []ImportEntry, f func(int, Address) error) error {
 	var bad []error
 	for i, e := range entries {
-		a, err := parseUser(e.Address)
+		a, err := ParseUser(e.Address)
 		if err == nil {
 			err = f(i, a)
 		}

@@ -90,7 +90,7 @@ func FuzzParseImport(f *testing.F) {
 		}
 		lines, seen := strings.Split(s, "\n"), make(map[string]bool)
 		for _, e := range entries {
-			a, err := parseUser(e.Address)
+			a, err := ParseUser(e.Address)
 			if err != nil || a.String() != e.Address || seen[e.Address] {
 				t.Fatalf("address %q: %v", e.Address, err)
 			}

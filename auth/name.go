@@ -211,9 +211,9 @@ func isASCII(s string) bool {
 	return true
 }
 
-// parseUser reads the address of a user, whose local part becomes the name of
-// a directory on disk.
-func parseUser(s string) (Address, error) {
+// ParseUser is ParseAddress for the address of a user, whose local part becomes
+// the name of a directory on disk.
+func ParseUser(s string) (Address, error) {
 	a, err := ParseAddress(s)
 	if err != nil {
 		return a, err

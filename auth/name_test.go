@@ -129,9 +129,9 @@ func TestUserNames(t *testing.T) {
 		`".."@example.org`:                       false,
 		"@example.org":                           false,
 	} {
-		_, err := parseUser(in)
+		_, err := ParseUser(in)
 		if good != (err == nil) || err != nil && !errors.Is(err, ErrBadAddress) {
-			t.Errorf("parseUser(%q): %v", in, err)
+			t.Errorf("ParseUser(%q): %v", in, err)
 		}
 	}
 }

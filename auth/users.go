@@ -20,7 +20,7 @@ type User struct {
 // without a postmaster becomes it. Errors: ErrBadAddress, ErrBadSecret,
 // ErrNotFound (the domain), ErrExists (a user or alias).
 func (d *Directory) AddUser(ctx context.Context, addr string, secret Secret) (User, error) {
-	a, err := parseUser(addr)
+	a, err := ParseUser(addr)
 	if err != nil {
 		return User{}, err
 	}

@@ -100,7 +100,7 @@ func (c *conn) open(implicitTLS bool) {
 	remote := remoteAddr(c.raw)
 	c.session = newSession(c.config, &c.server.backend, allowed != nil && allowed(remote))
 	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:8]), "remote", remote.String())
-	c.log.Info("session open", "implicit_tls", implicitTLS)
+	c.log.Info("connection opened", "implicit_tls", implicitTLS)
 }
 
 func remoteAddr(nc net.Conn) netip.Addr {
@@ -348,7 +348,7 @@ func (c *conn) finish() {
 		c.server.writers.Put(c.out)
 	}
 	s := c.session.stats
-	c.log.Info("session closed", "reason", s.end, "tls", c.tlsVersion, "mailbox", c.session.login.Mailbox,
+	c.log.Info("connection closed", "reason", s.end, "tls", c.tlsVersion, "mailbox", c.session.login.Mailbox,
 		"retrieved", s.retrieved.messages, "octets", s.retrieved.octets, "deleted", s.removed, "left", s.left,
 		"errors", c.session.errors, "duration", time.Since(c.started).Round(time.Millisecond))
 }

@@ -244,9 +244,9 @@ func TestLog(t *testing.T) {
 	c.lines(t, 1)
 	c.write(t, "USER evil\x1b[31m\r\nPASS sesame-wrong\r\nUSER "+testUser+"\r\nPASS "+testPassword+"\r\nRETR 1\r\nDELE 1\r\nDELE 2\r\nQUIT\r\n")
 	c.lines(t, 4+3+3)
-	eventually(t, "session closed", func() bool { return strings.Contains(log.String(), "session closed") })
+	eventually(t, "connection closed", func() bool { return strings.Contains(log.String(), "connection closed") })
 	for _, want := range []string{
-		`msg="session open"`, "remote=127.0.0.1:", `msg="login failed"`, `user="evil\x1b[31m"`, `reason="bad credentials"`,
+		`msg="connection opened"`, "remote=127.0.0.1 ", `msg="login failed"`, `user="evil\x1b[31m"`, `reason="bad credentials"`,
 		"msg=login ", "user=" + testUser, "reason=quit", "retrieved=1", "octets=3", "deleted=2", "left=1",
 	} {
 		if !strings.Contains(log.String(), want) {

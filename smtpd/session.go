@@ -99,7 +99,7 @@ func (s *session) Data(io.Reader) (err error) {
 	began := time.Now()
 	m := s.wire.message()
 	defer s.wire.setReceiving(false)
-	id := newID(10)
+	id := newMessageID(began)
 	size, err := s.deliver(id, m)
 	if m.err != io.EOF {
 		if lost := m.drain(); lost != nil {

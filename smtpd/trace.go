@@ -76,12 +76,20 @@ func tlsVersion(s *tls.ConnectionState) string {
 	return strings.Replace(tls.VersionName(s.Version), "TLS ", "TLSv", 1)
 }
 
-// newID gives n random octets in lower-case base32.
-func newID(n int) string {
-	b := make([]byte, n)
+// newMessageID gives the id of a message that began at a moment: 20 bits of its
+// microsecond within the second, then 60 random ones, in lower-case base32hex,
+// which sorts as the bits do. So messages of one second keep their order where
+// they are sorted by second and id.
+func newMessageID(at time.Time) string {
+	b := make([]byte, 10)
 	rand.Read(b) // never fails: the program ends if there is no randomness
-	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))
+	us := at.Nanosecond() / 1000
+	b[0], b[1], b[2] = byte(us>>12), byte(us>>4), byte(us<<4)|b[2]&0x0f
+	return strings.ToLower(base32.HexEncoding.EncodeToString(b))
 }
+
+// newSessionID gives the name of a connection in the log.
+func newSessionID() string { return strings.ToLower(rand.Text()[:8]) }
 
 // A header reads a message and looks at its header section on the way: it
 // leaves out Return-Path fields at the very top (they are those of an earlier

@@ -76,7 +76,7 @@ type wire struct {
 func newWire(conn net.Conn, s *Server) *wire {
 	w := &wire{Conn: conn, raw: conn, server: s, config: s.config.Load(), began: time.Now()}
 	w.in = buffer{buf: make([]byte, inBuffer), read: w.receive}
-	w.log = s.log.With("session", newID(5))
+	w.log = s.log.With("session", newSessionID())
 	return w
 }
 

@@ -67,6 +67,7 @@ func distinct(names []string) ([]address, error) {
 type draft struct {
 	store  *Store
 	id     string
+	began  int64 // Unix seconds
 	file   *os.File
 	size   int64 // octets on disk
 	octets int64 // octets on the wire
@@ -84,7 +85,7 @@ func (s *Store) newDraft(id string) (*draft, error) {
 		}
 		st, err := statFile(f)
 		if err == nil && st.Nlink > 0 {
-			return &draft{store: s, id: id, file: f}, nil
+			return &draft{store: s, id: id, began: time.Now().Unix(), file: f}, nil
 		}
 		f.Close()
 		if err != nil {
@@ -146,7 +147,7 @@ func (s *Store) commit(d *draft, to []address) (err error) {
 	if err := s.disk.sync(d.file); err != nil {
 		return err
 	}
-	name := formatName(time.Now().Unix(), d.id, s.host, d.size, d.octets)
+	name := formatName(d.began, d.id, s.host, d.size, d.octets)
 	var boxes []*mailbox
 	defer func() {
 		for _, m := range boxes {

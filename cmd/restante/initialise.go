@@ -114,7 +114,7 @@ func (o *initOptions) check(cmd *cobra.Command) (auth.Address, error) {
 	if o.domain, err = parseDomain(o.domain); err != nil {
 		return auth.Address{}, usagef(cmd, "--domain: %w", err)
 	}
-	first, err := auth.ParseAddress(o.user + "@" + o.domain)
+	first, err := auth.ParseUser(o.user + "@" + o.domain)
 	if err != nil {
 		return auth.Address{}, usagef(cmd, "--user: %w", err)
 	}

@@ -359,7 +359,7 @@ func TestLifecycleReloadSettings(t *testing.T) {
 			}
 			return len(found) == 1
 		})
-		return len(s.log.find("session open", map[string]any{"session": session}))
+		return len(s.log.find("connection opened", map[string]any{"session": session}))
 	}
 	reload("quiet.example.org", "warn")
 	if n := linesOf("first"); n != 0 {

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"restante/cmd/restante/internal/config"
 )
 
-// newLog makes the log of a server; its level can be changed later.
+// newLog makes the log of a server; its level can be changed later. Durations
+// are in seconds in JSON.
 func newLog(w io.Writer, c *config.Config) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.Set(c.Log.Level)
@@ -20,6 +22,8 @@ func newLog(w io.Writer, c *config.Config) (*slog.Logger, *slog.LevelVar) {
 	}
 	o.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
 		switch v := a.Value.Any().(type) {
+		case time.Duration:
+			a.Value = slog.Float64Value(v.Seconds())
 		case string:
 			a.Value = slog.StringValue(harmless(v))
 		case error:

@@ -134,7 +134,7 @@ func TestLogsPOP3(t *testing.T) {
 	d.want("DELE 1", "+OK")
 	d.want("QUIT", "+OK")
 	d.ended()
-	closed := s.log.one(t, "session closed", session)
+	closed := s.log.one(t, "connection closed", session)
 	has(t, closed, "remote", "reason", "tls", "mailbox", "octets", "duration")
 	for name, want := range map[string]string{"retrieved": "2", "deleted": "1", "left": "2", "reason": "quit"} {
 		if got := fmt.Sprint(closed[name]); got != want {
@@ -145,7 +145,7 @@ func TestLogsPOP3(t *testing.T) {
 	lost := s.talk(t, "pop3s").logIn("alice")
 	lost.want("DELE 1", "+OK")
 	lost.conn.Close()
-	closed = s.log.one(t, "session closed", map[string]any{"reason": "connection lost"})
+	closed = s.log.one(t, "connection closed", map[string]any{"reason": "connection lost"})
 	for name, want := range map[string]string{"deleted": "0", "left": "2", "mailbox": "alice@" + testDomain} {
 		if got := fmt.Sprint(closed[name]); got != want {
 			t.Errorf("%s is %q in the summary of a lost connection, want %q", name, got, want)
@@ -161,8 +161,8 @@ func TestLogsOneName(t *testing.T) {
 	d.secure(s.clientTLS())
 	d.want("QUIT", "")
 	s.fetchAll(t, "alice")
-	smtp := s.log.one(t, "connection closed", nil)
-	pop3 := s.log.one(t, "session closed", nil)
+	smtp := s.log.one(t, "connection closed", map[string]any{"protocol": "smtp"})
+	pop3 := s.log.one(t, "connection closed", map[string]any{"protocol": "pop3"})
 	for _, name := range []string{"session", "remote", "tls", "duration"} {
 		if a, b := fmt.Sprintf("%T", smtp[name]), fmt.Sprintf("%T", pop3[name]); a != b {
 			t.Errorf("%s is %v from SMTP and %v from POP3", name, smtp[name], pop3[name])
@@ -216,7 +216,8 @@ func TestLogsNoSecrets(t *testing.T) {
 	d.write("Subject: " + header + "\r\n\r\n" + body)
 	d.conn.Close()
 	eventually(t, "the lost connections are in the log", func() bool {
-		return len(s.log.find("connection closed", nil)) == 5 && len(s.log.find("session closed", nil)) == 8
+		return len(s.log.find("connection closed", map[string]any{"protocol": "smtp"})) == 5 &&
+			len(s.log.find("connection closed", map[string]any{"protocol": "pop3"})) == 8
 	})
 	s.stop(syscall.SIGTERM)
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,8 +41,7 @@ func mailboxInfo(ctx context.Context, i *installation, address string) (mailboxR
 	if err != nil {
 		return row, err
 	}
-	row.Messages, row.New, row.Octets = info.Messages, info.Unseen, info.Octets
-	row.Path = i.maildir(address)
+	row.Messages, row.New, row.Octets, row.Path = info.Messages, info.Unseen, info.Octets, info.Path
 	row.Oldest, row.Newest = moment(info.Oldest), moment(info.Newest)
 	switch _, err := i.users.User(ctx, address); {
 	case err == nil:
@@ -53,12 +50,6 @@ func mailboxInfo(ctx context.Context, i *installation, address string) (mailboxR
 		return row, err
 	}
 	return row, nil
-}
-
-// maildir is where the mailbox of a canonical address is on disk.
-func (i *installation) maildir(address string) string {
-	local := address[:strings.LastIndexByte(address, '@')]
-	return filepath.Join(i.config.DataDir, "mail", domainOf(address), local)
 }
 
 func moment(t time.Time) *time.Time {

@@ -54,7 +54,7 @@ password is asked for on the terminal, unless a flag says where it comes from.`,
 
 // addUser asks for a password only when the user can be added.
 func (a *app) addUser(ctx context.Context, i *installation, address string, flags passwordFlags) error {
-	addr, err := auth.ParseAddress(address)
+	addr, err := auth.ParseUser(address)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 
@@ -19,13 +18,21 @@ import (
 // follows is all that lies between them: each type makes one package do what
 // another one asks for, and translates its errors.
 
-// translate puts the error that the asking package knows before err, so that
-// errors.Is finds both. An error that is in no pair stays what it is: a fault
-// of ours.
+// translated is an error of one package that is also one which another asks
+// for. It reads as the first.
+type translated struct {
+	error
+	asked error
+}
+
+func (t translated) Unwrap() []error { return []error{t.asked, t.error} }
+
+// translate makes err one of the errors that the asking package knows. An error
+// that is in no pair stays what it is: a fault of ours.
 func translate(err error, pairs ...[2]error) error {
 	for _, p := range pairs {
 		if errors.Is(err, p[0]) {
-			return fmt.Errorf("%w: %w", p[1], err)
+			return translated{err, p[1]}
 		}
 	}
 	return err
