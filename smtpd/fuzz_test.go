@@ -56,7 +56,7 @@ var replyLine = regexp.MustCompile(`^[245]\d\d( [245]\.\d\.\d+)? [ -~]+$|^250-[ 
 // answered 250, by the plainest reading of RFC 5321, and what is left.
 func follow(t *testing.T, input string, lines []string) (messages []string, rest string) {
 	inMessage, first := false, true
-	for _, line := range lines {
+	for i, line := range lines {
 		if !replyLine.MatchString(line) {
 			t.Fatalf("reply %q", line)
 		}
@@ -67,6 +67,11 @@ func follow(t *testing.T, input string, lines []string) (messages []string, rest
 		case first:
 			first = false
 		case line[:3] == "421" || line[:3] == "221":
+			return messages, ""
+		case inMessage && line[:3] == "552" && farTooLarge(input):
+			if i != len(lines)-1 {
+				t.Fatalf("%q after a message that was not read to its end", lines[i+1])
+			}
 			return messages, ""
 		case inMessage:
 			inMessage = false
@@ -99,6 +104,17 @@ func chunkSize(command string) (int, bool) {
 	return n, err == nil
 }
 
+// fuzzLimit is the size of a message that the fuzzed server takes.
+const fuzzLimit = 200
+
+// farTooLarge tells whether the message is beyond what the server reads of it.
+func farTooLarge(s string) bool {
+	if end := strings.Index("\r\n"+s, "\r\n.\r\n"); end >= 0 {
+		s = s[:end]
+	}
+	return len(strings.ReplaceAll("\r\n"+s, "\r\n.", "\r\n"))-2 > fuzzLimit*swallowFactor
+}
+
 // plainMessage is the reference for the end of a message and its dots.
 func plainMessage(t *testing.T, s string) (body, rest string) {
 	var b strings.Builder
@@ -127,7 +143,7 @@ func FuzzWire(f *testing.F) {
 		f.Add([]byte(seed), byte(7))
 	}
 	config := testConfig()
-	config.MaxMessageSize, config.MaxErrors, config.MaxRefused = 200, 1000, 1000
+	config.MaxMessageSize, config.MaxErrors, config.MaxRefused = fuzzLimit, 1000, 1000
 	f.Fuzz(func(t *testing.T, input []byte, size byte) {
 		lines, kept := converse(t, config, input, int(size)+1)
 		messages, rest := follow(t, string(input), lines)

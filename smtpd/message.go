@@ -153,17 +153,14 @@ func (m *message) content(p []byte) int {
 }
 
 // drain reads to the end of the message whatever became of it, so that the
-// next octet is a command. It gives up, with replyTooMuch, on a message that
-// is many times too large.
+// next octet is a command. It gives up, with replyTooLarge, on a message that
+// is many times too large. After any error it is not known where a command begins.
 func (m *message) drain() error {
 	m.limit *= swallowFactor
 	if errors.Is(m.err, replyTooLarge) && m.size <= m.limit {
 		m.err = nil
 	}
 	_, err := io.Copy(io.Discard, m)
-	if errors.Is(err, replyTooLarge) {
-		return replyTooMuch
-	}
 	return err
 }
 

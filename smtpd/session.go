@@ -104,6 +104,7 @@ func (s *session) Data(io.Reader) (err error) {
 	if m.err != io.EOF {
 		if lost := m.drain(); lost != nil {
 			err = lost
+			s.wire.adrift = true
 		}
 	}
 	if err != nil {

@@ -22,6 +22,8 @@ const (
 	outBuffer = 16 << 10 // of replies to a pipelined group, before they are sent anyway
 
 	handshakeTimeout = time.Minute
+	lingerTime       = time.Second
+	lingerOctets     = 1 << 20
 )
 
 // A wire is one SMTP connection, and the net.Conn that go-smtp is given
@@ -65,7 +67,9 @@ type wire struct {
 	data  bool // 354 was said and go-smtp waits for the end of its empty message
 
 	errors, refused, commands, messages int
+	adrift                              bool // the place in the input is lost: the next reply is the last
 	closing                             bool // nothing is read or answered any more
+	cut                                 bool // we end the connection, and the client may not expect it
 	closed                              bool
 
 	mu        sync.Mutex
@@ -226,7 +230,8 @@ func (w *wire) put(code int, line string) {
 		}
 	}
 	w.out = append(append(w.out, line...), crlf...)
-	w.closing = code == 421 || code == 221
+	w.cut = code == 421 || w.adrift
+	w.closing = w.cut || code == 221
 	if len(w.out) > outBuffer {
 		w.flush()
 	}
@@ -266,11 +271,27 @@ func (w *wire) Close() error {
 	}
 	w.closed, w.closing = true, true
 	w.flush()
+	if w.cut {
+		w.linger()
+	}
 	err := w.Conn.Close()
 	w.log.Info("connection closed", "messages", w.messages, "errors", w.errors, "refused", w.refused,
 		"tls", w.tlsVersion(), "duration", time.Since(w.began))
 	w.server.forget(w)
 	return err
+}
+
+// linger lets the last reply arrive: to close while there is input that nobody
+// has read resets the connection, and the reset may overtake the reply.
+func (w *wire) linger() {
+	if secure, ok := w.Conn.(*tls.Conn); ok {
+		_ = secure.CloseWrite()
+	}
+	half, ok := w.raw.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || w.raw.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, w.raw, lingerOctets) // until the client closes too
 }
 
 // tlsVersion is for the log; "none" in the clear.

@@ -242,7 +242,7 @@ func (s *Store) copyDraft(d *draft, f *os.File) error {
 
 // openTmp opens tmp/ of a mailbox.
 func (s *Store) openTmp(a address) (*os.File, error) {
-	dir, err := s.mail.Open(a.path())
+	dir, err := s.openDir(a.domain, a.local)
 	if err != nil {
 		return nil, err
 	}

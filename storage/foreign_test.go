@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -194,5 +195,40 @@ func TestIDsThatDifferInSizesOnly(t *testing.T) {
 	slices.Sort(ids)
 	if len(slices.Compact(ids)) != 3 {
 		t.Errorf("unique-ids %q", ids)
+	}
+}
+
+// What stands where a mailbox or a domain should be neither hangs nor misleads.
+func TestNoDirectory(t *testing.T) {
+	const bob = "bob@example.org"
+	for what, make := range map[string]func(*testing.T, string){
+		"FIFO": makeFIFO,
+		"file": func(t *testing.T, path string) { put(t, path, "") },
+		"link to a mailbox": func(t *testing.T, path string) {
+			if err := os.Symlink(filepath.Base(boxDir("", alice)), path); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"link to a domain": func(t *testing.T, path string) {
+			if err := os.Rename(filepath.Dir(path), filepath.Dir(path)+".real"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Base(filepath.Dir(path))+".real", filepath.Dir(path)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		s, data := openStore(t)
+		deliver(t, s, 1, "first\n", alice)
+		make(t, boxDir(data, bob))
+		if _, err := s.Deliver(context.Background(), messageID(2), []string{alice, bob}, strings.NewReader("second\n")); err == nil {
+			t.Errorf("%s: delivered", what)
+		}
+		if _, err := s.OpenMaildrop(context.Background(), bob); err == nil {
+			t.Errorf("%s: opened", what)
+		}
+		if files, err := filepath.Glob(filepath.Join(data, "mail", "*", "*", "new", "*"+messageID(2)+"*")); err != nil || len(files) != 0 {
+			t.Errorf("%s: %v, %v stay", what, files, err)
+		}
 	}
 }

@@ -71,7 +71,7 @@ func (s *Store) openMailbox(a address, settle bool) (_ *mailbox, err error) {
 			err = fmt.Errorf("%s: %w", a, ErrNoMailbox)
 		}
 	}()
-	dir, err := s.mail.Open(a.path())
+	dir, err := s.openDir(a.domain, a.local)
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +133,8 @@ func (s *Store) settle(a address, dir *os.File) error {
 	if err := s.disk.syncDir(dir); err != nil {
 		return err
 	}
-	for _, p := range []string{a.domain, "."} {
-		if err := s.syncMailDir(p); err != nil {
+	for _, parent := range [][]string{{a.domain}, {}} {
+		if err := s.syncMailDir(parent...); err != nil {
 			return err
 		}
 	}
@@ -144,9 +144,25 @@ func (s *Store) settle(a address, dir *os.File) error {
 	return nil
 }
 
-// syncMailDir syncs a directory below mail/.
-func (s *Store) syncMailDir(name string) error {
-	d, err := s.mail.Open(name)
+// openDir opens a directory below mail/, or mail/ itself, by the names on the way
+// to it. What is no directory, a symbolic link among them, is an error, and
+// nothing is waited for.
+func (s *Store) openDir(names ...string) (*os.File, error) {
+	dir, err := s.mail.Open(".")
+	for _, name := range names {
+		if err != nil {
+			return nil, err
+		}
+		parent := dir
+		dir, err = openAt(parent, name, unix.O_DIRECTORY)
+		parent.Close()
+	}
+	return dir, err
+}
+
+// syncMailDir syncs a directory below mail/, or mail/ itself.
+func (s *Store) syncMailDir(names ...string) error {
+	d, err := s.openDir(names...)
 	if err != nil {
 		return err
 	}
@@ -189,7 +205,7 @@ func (s *Store) MailboxExists(name string) (exists, hasMail bool, err error) {
 	if err != nil {
 		return false, false, err
 	}
-	parts, err := s.readDir(a.path())
+	parts, err := s.readDir(a.domain, a.local)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, false, nil
 	}
@@ -213,24 +229,29 @@ func (s *Store) MailboxExists(name string) (exists, hasMail bool, err error) {
 	return true, len(entries) > 0, err
 }
 
+// lostAndFound is in the root of an ext4 file system, which mail/ may be.
+const lostAndFound = "lost+found"
+
 // List returns the names (local@domain) of the mailboxes on disk, sorted by
-// domain.
+// domain. A domain whose directory cannot be read is left out and is part of the
+// error; the other names are good all the same.
 func (s *Store) List(ctx context.Context) ([]string, error) {
-	domains, err := s.readDir(".")
+	domains, err := s.readDir()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
+	var errs []error
 	for _, d := range domains {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if !d.IsDir() || strings.HasPrefix(d.Name(), ".") {
+		if !d.IsDir() || strings.HasPrefix(d.Name(), ".") || d.Name() == lostAndFound {
 			continue
 		}
 		locals, err := s.readDir(d.Name())
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
+			errs = append(errs, err)
 		}
 		for _, l := range locals {
 			if l.IsDir() && !strings.HasPrefix(l.Name(), ".") {
@@ -238,12 +259,12 @@ func (s *Store) List(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	return names, nil
+	return names, errors.Join(errs...)
 }
 
-// readDir reads a directory below mail/, sorted by name.
-func (s *Store) readDir(name string) ([]os.DirEntry, error) {
-	d, err := s.mail.Open(name)
+// readDir reads a directory below mail/, or mail/ itself, sorted by name.
+func (s *Store) readDir(names ...string) ([]os.DirEntry, error) {
+	d, err := s.openDir(names...)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 
 // sweepDrafts empties mail/.tmp of what nobody is working on.
 func (s *Store) sweepDrafts(ctx context.Context) error {
-	dir, err := s.mail.Open(draftsDir)
+	dir, err := s.openDir(draftsDir)
 	if err != nil {
 		return err
 	}

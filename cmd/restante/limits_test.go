@@ -12,55 +12,74 @@ import (
 	"testing"
 )
 
-// TestLimitsConnections fills the server from loopback, where only the limit
-// for all connections together holds.
+// TestLimitsConnections fills a protocol from loopback, where only the limit for
+// all connections together holds. The other protocol goes on.
 func TestLimitsConnections(t *testing.T) {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		t.Fatal(err)
+	for _, test := range []struct {
+		port, greeting string
+		limit          int
+		refused        map[string]string // ports, and what they say
+		served         string
+	}{
+		{"smtp", "220 ", maxSMTPConnections, map[string]string{"smtp": "421 4.3.2 "}, "pop3"},
+		{"pop3", "+OK ", maxPOP3Connections, map[string]string{"pop3": "-ERR [SYS/TEMP] ", "pop3s": ""}, "smtp"},
+	} {
+		t.Run(test.port, func(t *testing.T) {
+			var files syscall.Rlimit
+			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+				t.Fatal(err)
+			}
+			if files.Cur < uint64(test.limit)+200 {
+				t.Skipf("only %d open files are allowed", files.Cur)
+			}
+			s := newServer(t, serverOptions{})
+			open := s.fill(t, test.port, test.greeting, test.limit)
+			for port, refusal := range test.refused {
+				d := s.dial(t, port)
+				if refusal != "" {
+					d.want("", refusal)
+				}
+				d.ended()
+			}
+			s.talk(t, test.served)
+			s.log.one(t, "refused a connection", map[string]any{"reason": "too many connections", "open": test.limit})
+
+			open[0].Close()
+			eventually(t, "the place of a connection that ended is free", func() bool {
+				conn, err := net.Dial("tcp", open[1].RemoteAddr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				line, err := bufio.NewReader(conn).ReadString('\n')
+				return err == nil && strings.HasPrefix(line, test.greeting)
+			})
+		})
 	}
-	if files.Cur < maxConnections+200 {
-		t.Skipf("only %d open files are allowed", files.Cur)
-	}
-	s := newServer(t, serverOptions{})
-	mail := s.talk(t, "smtp")
+}
+
+// fill opens n connections, which are closed at the end of the test.
+func (s *testServer) fill(t *testing.T, port, greeting string, n int) []net.Conn {
+	t.Helper()
+	address := map[string]string{"smtp": s.smtp, "pop3": s.pop3}[port]
 	var open []net.Conn
-	defer func() {
+	t.Cleanup(func() {
 		for _, conn := range open {
 			conn.Close()
 		}
-	}()
-	greeting := make([]byte, len("+OK"))
-	for len(open) < maxConnections-1 {
-		conn, err := net.Dial("tcp", s.pop3)
+	})
+	said := make([]byte, len(greeting))
+	for len(open) < n {
+		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		open = append(open, conn)
-		if _, err := io.ReadFull(conn, greeting); err != nil || string(greeting) != "+OK" {
-			t.Fatalf("connection %d: %q, %v", len(open), greeting, err)
+		if _, err := io.ReadFull(conn, said); err != nil || string(said) != greeting {
+			t.Fatalf("connection %d: %q, %v", len(open), said, err)
 		}
 	}
-	for port, refusal := range map[string]string{"smtp": "421 4.3.2 ", "pop3": "-ERR [SYS/TEMP] ", "pop3s": ""} {
-		d := s.dial(t, port)
-		if refusal != "" {
-			d.want("", refusal)
-		}
-		d.ended()
-	}
-	mail.want("NOOP", "250") // those inside are served
-	s.log.one(t, "refused a connection", map[string]any{"reason": "too many connections", "open": maxConnections})
-
-	open[0].Close()
-	eventually(t, "the place of a connection that ended is free", func() bool {
-		conn, err := net.Dial("tcp", s.smtp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		return err == nil && strings.HasPrefix(line, "220 ")
-	})
+	return open
 }
 
 // TestLimitsErrors: after too many errors of a kind the server hangs up.

@@ -71,17 +71,18 @@ func (a *app) mailboxList() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				rows, err := mailboxRows(cmd.Context(), i, domain)
-				if err != nil {
-					return err
+				rows, broken := mailboxRows(cmd.Context(), i, domain)
+				if broken != nil && rows == nil {
+					return broken
 				}
-				return list(a, asJSON, rows, "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | NEWEST", func(r mailboxRow) []string {
+				err = list(a, asJSON, rows, "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | NEWEST", func(r mailboxRow) []string {
 					address := r.Address
 					if !r.User {
 						address += " (no such user)"
 					}
 					return []string{address, strconv.Itoa(r.Messages), strconv.Itoa(r.New), octets(r.Octets), dayOf(r.Newest)}
 				})
+				return errors.Join(err, broken)
 			})
 		},
 	}
@@ -90,12 +91,11 @@ func (a *app) mailboxList() *cobra.Command {
 }
 
 // mailboxRows are the mailboxes on disk, those without a user among them: their
-// mail takes room and nobody can fetch it.
+// mail takes room and nobody can fetch it. Those that cannot be read make the
+// error, beside the others.
 func mailboxRows(ctx context.Context, i *installation, domain string) ([]mailboxRow, error) {
 	names, err := i.mail.List(ctx)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err}
 	var rows []mailboxRow
 	for _, name := range names {
 		if domain != "" && domainOf(name) != domain {
@@ -106,11 +106,12 @@ func mailboxRows(ctx context.Context, i *installation, domain string) ([]mailbox
 			continue // removed since it was listed
 		}
 		if err != nil {
-			return nil, err
+			errs = append(errs, fmt.Errorf("the mailbox of %s cannot be read: %w", name, err))
+			continue
 		}
 		rows = append(rows, row)
 	}
-	return rows, nil
+	return rows, errors.Join(errs...)
 }
 
 func dayOf(t *time.Time) string {

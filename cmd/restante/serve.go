@@ -26,8 +26,10 @@ import (
 const (
 	// gracePeriod is what sessions have to finish in when the server stops.
 	gracePeriod = 30 * time.Second
-	// Connections, all ports together, and those of one address.
-	maxConnections           = 4000
+	// Connections of a protocol, all its ports together, and those of one address.
+	// Senders cannot take the places of those who fetch mail.
+	maxSMTPConnections       = 1000
+	maxPOP3Connections       = 6000
 	maxConnectionsPerAddress = 50
 )
 
@@ -103,7 +105,7 @@ func start(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.
 		return nil, err
 	}
 	s.assemble()
-	return s, s.mail.Sweep(ctx)
+	return s, nil
 }
 
 // lockData opens the mail and takes the lock that one server holds.
@@ -132,11 +134,14 @@ func (s *server) readCertificates() (err error) {
 
 // bind opens every port of the settings, with the limits on connections.
 func (s *server) bind() error {
-	limiter := listen.NewLimiter(listen.Limits{Total: maxConnections, PerAddress: maxConnectionsPerAddress}, s.log)
-	refusals := map[protocol]string{
-		protocolSMTP:  smtpd.Refusal(s.config.Hostname),
-		protocolPOP3:  pop3d.Refusal(),
-		protocolPOP3S: "", // nothing can be said before the handshake
+	limiter := func(total int) *listen.Limiter {
+		return listen.NewLimiter(listen.Limits{Total: total, PerAddress: maxConnectionsPerAddress}, s.log)
+	}
+	smtp, pop3 := limiter(maxSMTPConnections), limiter(maxPOP3Connections)
+	limited := map[protocol]func(net.Listener) net.Listener{
+		protocolSMTP:  func(l net.Listener) net.Listener { return smtp.Wrap(l, smtpd.Refusal(s.config.Hostname)) },
+		protocolPOP3:  func(l net.Listener) net.Listener { return pop3.Wrap(l, pop3d.Refusal()) },
+		protocolPOP3S: func(l net.Listener) net.Listener { return pop3.Wrap(l, "") }, // nothing can be said before the handshake
 	}
 	for _, p := range ports(s.config) {
 		l, err := listen.Listen(p.address)
@@ -144,7 +149,7 @@ func (s *server) bind() error {
 			return err
 		}
 		s.closers = append(s.closers, func() error { return ignoreClosed(l.Close()) })
-		s.listeners = append(s.listeners, boundPort{p.protocol, limiter.Wrap(l, refusals[p.protocol])})
+		s.listeners = append(s.listeners, boundPort{p.protocol, limited[p.protocol](l)})
 	}
 	return nil
 }
@@ -174,6 +179,7 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 		s.log.Info("listening", "protocol", l.protocol, "address", l.Addr().String())
 		serving.Go(func() error { return s.serve(l) })
 	}
+	serving.Go(func() error { s.sweep(failed); return nil })
 	s.warnOfCertificates()
 	s.notify(daemon.SdNotifyReady)
 	for failed.Err() == nil {
@@ -191,6 +197,14 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 		s.log.Info("stopped")
 	}
 	return err
+}
+
+// sweep clears away what crashes left, beside the work. What it cannot clear
+// away is for the log: it is in nobody's way.
+func (s *server) sweep(ctx context.Context) {
+	if err := s.mail.Sweep(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("sweeping the mail directory left something behind", "error", err)
+	}
 }
 
 // serve hands the connections of one port to the package that speaks its

@@ -210,3 +210,36 @@ func TestStartAsRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestStartOddMailTree: what other hands left in the mail directory is for the
+// log, and the others get their mail.
+func TestStartOddMailTree(t *testing.T) {
+	s := newServer(t, serverOptions{})
+	s.stop(syscall.SIGTERM)
+	tmp := filepath.Join(s.maildir("bob"), "tmp")
+	if err := os.Remove(tmp); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{tmp, filepath.Join(s.dir, "data", "mail", "a-file")} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"lost+found", ".tmp/a-directory", testDomain + "/broken"} {
+		if err := os.Mkdir(filepath.Join(s.dir, "data", "mail", dir), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.maildir("broken"), "new"), nil, 0o600); err != nil && !errors.Is(err, fs.ErrPermission) {
+		t.Fatal(err)
+	}
+	s.start(serverOptions{})
+	s.deliver(t, []byte("Subject: hello\r\n\r\nhello\r\n"), "alice@"+testDomain)
+	eventually(t, "the odd things are in the log", func() bool {
+		return len(s.log.find("sweeping the mail directory left something behind", nil)) == 1
+	})
+	out, errOut, code := restanteStatus(t, s.config, "", "mailbox", "list")
+	if code != 1 || !strings.Contains(out, "alice@") || !strings.Contains(out, "bob@") || !strings.Contains(errOut, "broken@") {
+		t.Errorf("mailbox list: %d\n%s\n%s", code, out, errOut)
+	}
+}
