@@ -67,6 +67,13 @@ func orDefault[T int | int64 | string | time.Duration](value, byDefault T) T {
 	return value
 }
 
+const (
+	// maxBarren is how long a connection may last without a message.
+	maxBarren = time.Hour
+	// commitPatience is what a delivery under way has to end in at a hard close.
+	commitPatience = 2 * time.Second
+)
+
 // maxCommands bounds the commands between two accepted messages: enough for
 // any envelope and some waiting.
 func (c *Config) maxCommands() int { return 1000 + 4*c.MaxRecipients }
@@ -232,7 +239,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.cancel()
 		return err
 	case <-ctx.Done():
-		return errors.Join(ctx.Err(), s.Close())
+		err := errors.Join(ctx.Err(), s.Close())
+		select { // whoever closes the store next should not do it under a delivery
+		case <-s.idle:
+		case <-time.After(commitPatience):
+		}
+		return err
 	}
 }
 

@@ -112,6 +112,7 @@ func (s *session) Data(io.Reader) (err error) {
 	}
 	s.wire.messages++
 	s.wire.commands = 0
+	s.wire.fruitful = time.Now()
 	s.wire.log.Info("message accepted", "id", id, "from", clip(s.envelope.from.String()),
 		"to", clip(strings.Join(s.envelope.recipients, " ")), "mailboxes", len(s.envelope.mailboxes),
 		"size", size, "tls", s.wire.tlsVersion(), "helo", clip(s.wire.helo), "duration", time.Since(began))

@@ -53,6 +53,7 @@ type wire struct {
 	config   *Config
 	log      *slog.Logger
 	began    time.Time
+	fruitful time.Time // when a message was accepted last, at first began
 
 	in    buffer
 	line  []byte    // rest of the command line that go-smtp is reading
@@ -79,6 +80,7 @@ type wire struct {
 
 func newWire(conn net.Conn, s *Server) *wire {
 	w := &wire{Conn: conn, raw: conn, server: s, config: s.config.Load(), began: time.Now()}
+	w.fruitful = w.began
 	w.in = buffer{buf: make([]byte, inBuffer), read: w.receive}
 	w.log = s.log.With("session", newSessionID())
 	return w
@@ -114,6 +116,9 @@ func (w *wire) Read(p []byte) (n int, err error) {
 func (w *wire) next() {
 	w.verb = ""
 	w.until = time.Now().Add(w.config.CommandTimeout)
+	if end := w.fruitful.Add(maxBarren); end.Before(w.until) {
+		w.until = end
+	}
 	line, fault, err := w.readLine()
 	if fault.code != 0 {
 		w.answer(fault) // at once: who sends bare LF may wait for it
