@@ -13,7 +13,9 @@ run: build
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/restante ./cmd/restante
 
-install: build
+# After "make build": root's PATH often has no Go.
+install:
+	@test -x bin/restante || { echo 'run "make build" first' >&2; exit 1; }
 	install -D -m 0755 bin/restante $(DESTDIR)$(PREFIX)/bin/restante
 	install -D -m 0644 cmd/restante/packaging/restante.service $(DESTDIR)/etc/systemd/system/restante.service
 

@@ -51,6 +51,13 @@ func (p HashParams) complete() (HashParams, error) {
 	return p, checkCosts(p.Memory, p.Time, p.Threads)
 }
 
+// Check tells whether hashes of these costs can be made, within the bounds that
+// keep a login short. Fields that are zero count as the defaults.
+func (p HashParams) Check() error {
+	_, err := p.complete()
+	return err
+}
+
 func checkCosts(memory, time uint32, threads uint8) error {
 	switch {
 	case threads < 1 || threads > maxThreads:

@@ -12,8 +12,9 @@ func Mechanisms() []string { return []string{sasl.Plain, sasl.Login} }
 // NewSASL starts the server's side of a SASL exchange: PLAIN (RFC 4616) or the
 // LOGIN of older clients, the name in any case. It calls verify once, when it
 // has all from the client, and hands on its error; whom the user may act for,
-// the authorization identity, is for verify to judge. Initial responses are as in go-sasl: nil is none, empty is empty. ok is false
-// if the mechanism is unknown.
+// the authorization identity, is for verify to judge. Initial responses are as
+// in go-sasl: nil is none, empty is empty. ok is false if the mechanism is
+// unknown.
 func NewSASL(mechanism string, verify func(authzid, user, password string) error) (server sasl.Server, ok bool) {
 	switch strings.ToUpper(mechanism) {
 	case sasl.Plain:

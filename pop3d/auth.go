@@ -176,7 +176,7 @@ func (s *session) logIn(ctx context.Context, mechanism, name, password string) r
 	who := describe(mechanism, name)
 	login, err := s.backend.Authenticate(ctx, name, password)
 	if errors.Is(err, ErrBadCredentials) {
-		return s.rejected(who, "bad credentials")
+		return s.rejected(who, err.Error())
 	}
 	if err != nil {
 		r := trouble("the login cannot be checked now", err, who...)
@@ -192,7 +192,7 @@ func describe(mechanism, name string) []slog.Attr {
 	return []slog.Attr{slog.String("user", name[:min(len(name), commandLimit)]), slog.String("mechanism", mechanism)}
 }
 
-// rejected gives the one answer to every failed login.
+// rejected gives the one answer to every failed login. The reason is for the log.
 func (s *session) rejected(who []slog.Attr, reason string) reply {
 	r := reply{
 		status: negative, code: codeAuth, text: "wrong user name or password", next: authorization,

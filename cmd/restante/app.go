@@ -63,7 +63,13 @@ func (a *app) loadConfig() (*config.Config, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("no permission to read the configuration file %s; run the command with sudo", file)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	if err := hashParams(c).Check(); err != nil {
+		return nil, fmt.Errorf("auth.argon2_memory, auth.argon2_time and auth.argon2_threads do not go together: %w", err)
+	}
+	return c, nil
 }
 
 // installation is the data directory as the commands that manage it see it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -62,22 +63,12 @@ func (a *app) demoIn(ctx context.Context, dir string) error {
 	c := config.Default()
 	c.Hostname = "localhost"
 	c.DataDir = dir
-	for _, p := range []struct {
-		listen *[]string
-		port   int
-	}{{&c.SMTP.Listen, 2525}, {&c.POP3.Listen, 2110}, {&c.POP3.ListenTLS, 2995}} {
-		addresses, err := freeLoopback(p.port)
-		if err != nil {
-			return err
-		}
-		*p.listen = addresses
-	}
 	password, err := populateDemo(ctx, c)
 	if err != nil {
 		return err
 	}
 	log, level := newLog(a.stderr, c)
-	s, err := start(ctx, c, log, level)
+	s, err := startOnFreePorts(ctx, c, log, level)
 	if err != nil {
 		return err
 	}
@@ -88,6 +79,28 @@ func (a *app) demoIn(ctx context.Context, dir string) error {
 		return errors.Join(err, s.close())
 	}
 	return s.run(ctx, nil, nil)
+}
+
+// startOnFreePorts starts the server on ports that are free. One may be taken by
+// somebody else in the moment between finding and binding it: then others are
+// found.
+func startOnFreePorts(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.LevelVar) (*server, error) {
+	for tries := 10; ; tries-- {
+		for _, p := range []struct {
+			listen *[]string
+			port   int
+		}{{&c.SMTP.Listen, 2525}, {&c.POP3.Listen, 2110}, {&c.POP3.ListenTLS, 2995}} {
+			addresses, err := freeLoopback(p.port)
+			if err != nil {
+				return nil, err
+			}
+			*p.listen = addresses
+		}
+		s, err := start(ctx, c, log, level)
+		if tries == 1 || !errors.Is(err, syscall.EADDRINUSE) {
+			return s, err
+		}
+	}
 }
 
 // populateDemo adds the domain and the user to the directory.

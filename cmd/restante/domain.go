@@ -139,13 +139,17 @@ func (a *app) removeDomain(ctx context.Context, i *installation, name string, ye
 	if err != nil && !errors.Is(err, auth.ErrNotFound) {
 		return err
 	}
+	a.tellRemovedAliases(removed)
+	wait, cancel := context.WithTimeout(ctx, removalWait)
+	defer cancel()
+	var kept []error
 	for _, box := range boxes {
-		if err := removeMail(ctx, i, box); err != nil {
-			return err
-		}
+		kept = append(kept, removeMail(wait, i, box))
+	}
+	if err := errors.Join(kept...); err != nil {
+		return err
 	}
 	fmt.Fprintf(a.stdout, "removed domain %s with %s and %s\n", name, plural(len(users), "user"), plural(messages, "message"))
-	a.tellRemovedAliases(removed)
 	return nil
 }
 

@@ -120,6 +120,9 @@ func TestLogsPOP3(t *testing.T) {
 	d.want("PASS wrong", "-ERR [AUTH] ")
 	failed := s.log.one(t, "login failed", map[string]any{"user": "nobody@" + testDomain})
 	has(t, failed, "session", "remote", "tls", "reason", "mechanism")
+	if reason := fmt.Sprint(failed["reason"]); !strings.HasSuffix(reason, ": no such user") {
+		t.Errorf("the reason is %q", reason)
+	}
 	if failed["level"] != "WARN" {
 		t.Errorf("a failed login has level %v", failed["level"])
 	}
@@ -229,7 +232,7 @@ func TestLogsNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	own := []string{"listening", "stopping", "stopped"}
+	own := []string{"listening", "stopping", "stopped", "serving as root: make a user for the server and give it the data directory"}
 	for line := range strings.Lines(text) {
 		var r map[string]any
 		if err := json.Unmarshal([]byte(line), &r); err != nil {

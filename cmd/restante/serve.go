@@ -38,7 +38,8 @@ func (a *app) serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the server in the foreground",
 		Long: `Run the server in the foreground and log to standard error. SIGTERM and Ctrl-C
-end it: what runs is finished within 30 seconds. SIGHUP reads the configuration
+end it: what runs is finished within 30 seconds; a second one ends it at once.
+SIGHUP reads the configuration
 and the certificates anew.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,14 +47,17 @@ and the certificates anew.`,
 			if err != nil {
 				return err
 			}
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
 			log, level := newLog(a.stderr, c)
 			s, err := start(cmd.Context(), c, log, level)
 			if err != nil {
 				return err
 			}
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
+			if os.Geteuid() == 0 {
+				log.Warn("serving as root: make a user for the server and give it the data directory", "data_dir", c.DataDir)
+			}
 			return s.run(cmd.Context(), hup, a.loadConfig)
 		},
 	}

@@ -243,3 +243,15 @@ func TestStartOddMailTree(t *testing.T) {
 		t.Errorf("mailbox list: %d\n%s\n%s", code, out, errOut)
 	}
 }
+
+// TestCostsThatDoNotGoTogether: what no command could start with is told by
+// every command, config check included.
+func TestCostsThatDoNotGoTogether(t *testing.T) {
+	s := newServer(t, serverOptions{})
+	t.Setenv("RESTANTE_AUTH_ARGON2_MEMORY", "1GiB")
+	t.Setenv("RESTANTE_AUTH_ARGON2_TIME", "64")
+	_, errOut, code := restanteStatus(t, s.config, "", "config", "check")
+	if code != 1 || !strings.Contains(errOut, "auth.argon2_time") {
+		t.Errorf("config check: %d, %s", code, errOut)
+	}
+}

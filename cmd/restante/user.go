@@ -231,12 +231,15 @@ func (a *app) removeUser(ctx context.Context, i *installation, address string, y
 			return err
 		}
 	}
-	var removed auth.Removal
 	if unknown == nil {
-		if removed, err = i.users.RemoveUser(ctx, address); err != nil {
+		removed, err := i.users.RemoveUser(ctx, address)
+		if err != nil {
 			return err
 		}
+		a.tellRemovedAliases(removed)
 	}
+	ctx, cancel := context.WithTimeout(ctx, removalWait)
+	defer cancel()
 	if err := removeMail(ctx, i, address); err != nil {
 		return err
 	}
@@ -245,15 +248,12 @@ func (a *app) removeUser(ctx context.Context, i *installation, address string, y
 		what = "the mail of"
 	}
 	fmt.Fprintf(a.stdout, "removed %s %s with %s\n", what, address, plural(info.Messages, "message"))
-	a.tellRemovedAliases(removed)
 	return nil
 }
 
-// removeMail deletes a mailbox. A POP3 session that holds it is waited for, as
-// it ends at its next command.
+// removeMail deletes a mailbox. A POP3 session that holds it is waited for until
+// ctx ends, as it ends at its next command.
 func removeMail(ctx context.Context, i *installation, mailbox string) error {
-	ctx, cancel := context.WithTimeout(ctx, removalWait)
-	defer cancel()
 	for {
 		err := i.mail.RemoveMailbox(ctx, mailbox)
 		if !errors.Is(err, storage.ErrInUse) {

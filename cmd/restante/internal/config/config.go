@@ -85,6 +85,8 @@ type Setting struct {
 // configFileVariable names the file. It is for whoever calls Load.
 const configFileVariable = "RESTANTE_CONFIG"
 
+var errNoPorts = errors.New("smtp.listen, pop3.listen and pop3.listen_tls are all empty: there is nothing to serve")
+
 var errNoHostname = errors.New(`hostname is not set: give the name that the DNS has for this machine, for example hostname = "mail.example.org"`)
 
 // Default returns the defaults. There is none for the hostname.
@@ -117,6 +119,9 @@ func Load(path string, o LoadOptions) (*Config, error) {
 	l.environment(o.Env)
 	l.flags(o.Flags)
 	l.samePorts()
+	if len(c.SMTP.Listen)+len(c.POP3.Listen)+len(c.POP3.ListenTLS) == 0 {
+		l.problems = append(l.problems, errNoPorts)
+	}
 	if c.origins["hostname"] == "" && !o.WithoutHostname && !l.broken {
 		l.problems = append(l.problems, errNoHostname)
 	}

@@ -141,3 +141,10 @@ func TestEveryProblemIsReported(t *testing.T) {
 		}
 	}
 }
+
+func TestNothingToServe(t *testing.T) {
+	file := write(t, "hostname = \"mail.example.org\"\n[smtp]\nlisten = []\n[pop3]\nlisten = []\nlisten_tls = []\n")
+	if _, err := Load(file, LoadOptions{}); !errors.Is(err, errNoPorts) {
+		t.Errorf("no port at all: %v", err)
+	}
+}
