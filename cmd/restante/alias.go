@@ -70,33 +70,15 @@ type aliasRow struct {
 }
 
 func (a *app) aliasList() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: "List the aliases",
-		Args:  arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(i *installation) error {
-				domain, err := hostedDomain(cmd.Context(), i, args)
-				if err != nil {
-					return err
-				}
-				aliases, err := i.users.Aliases(cmd.Context(), domain)
-				if err != nil {
-					return err
-				}
-				var rows []aliasRow
-				for _, al := range aliases {
-					rows = append(rows, aliasRow{al.Address, al.Targets})
-				}
-				return list(a, asJSON, rows, `no aliases yet; add one with "restante alias add ADDRESS TARGET..."`, "ADDRESS | LEADS TO", func(r aliasRow) []string {
-					return []string{r.Address, strings.Join(r.Targets, ", ")}
-				})
-			})
+	return domainListCommand(a, "List the aliases", `no aliases yet; add one with "restante alias add ADDRESS TARGET..."`, "ADDRESS | LEADS TO",
+		func(ctx context.Context, i *installation, domain string) (rows []aliasRow, err error) {
+			aliases, err := i.users.Aliases(ctx, domain)
+			for _, al := range aliases {
+				rows = append(rows, aliasRow{al.Address, al.Targets})
+			}
+			return rows, err
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+		func(r aliasRow) []string { return []string{r.Address, strings.Join(r.Targets, ", ")} })
 }
 
 func (a *app) aliasRemove() *cobra.Command {

@@ -60,34 +60,15 @@ func moment(t time.Time) *time.Time {
 }
 
 func (a *app) mailboxList() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: "List the mailboxes with their messages and size",
-		Args:  arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(i *installation) error {
-				domain, err := hostedDomain(cmd.Context(), i, args)
-				if err != nil {
-					return err
-				}
-				rows, broken := mailboxRows(cmd.Context(), i, domain)
-				if broken != nil && rows == nil {
-					return broken
-				}
-				err = list(a, asJSON, rows, "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | NEWEST", func(r mailboxRow) []string {
-					address := r.Address
-					if !r.User {
-						address += " (no such user)"
-					}
-					return []string{address, strconv.Itoa(r.Messages), strconv.Itoa(r.New), octets(r.Octets), dayOf(r.Newest)}
-				})
-				return errors.Join(err, broken)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	return domainListCommand(a, "List the mailboxes with their messages and size", "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | NEWEST",
+		mailboxRows,
+		func(r mailboxRow) []string {
+			address := r.Address
+			if !r.User {
+				address += " (no such user)"
+			}
+			return []string{address, strconv.Itoa(r.Messages), strconv.Itoa(r.New), octets(r.Octets), dayOf(r.Newest)}
+		})
 }
 
 // mailboxRows are the mailboxes on disk, those without a user among them: their

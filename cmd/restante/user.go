@@ -118,34 +118,15 @@ type userRow struct {
 }
 
 func (a *app) userList() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: "List the users",
-		Args:  arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(i *installation) error {
-				domain, err := hostedDomain(cmd.Context(), i, args)
-				if err != nil {
-					return err
-				}
-				users, err := i.users.Users(cmd.Context(), domain)
-				if err != nil {
-					return err
-				}
-				var rows []userRow
-				for _, u := range users {
-					rows = append(rows, userRow{u.Address, u.Enabled, u.Created, u.Changed})
-				}
-				return list(a, asJSON, rows, `no users yet; add one with "restante user add ADDRESS"`,
-					"ADDRESS | STATE | SINCE", func(u userRow) []string {
-						return []string{u.Address, enabled(u.Enabled), day(u.Created)}
-					})
-			})
+	return domainListCommand(a, "List the users", `no users yet; add one with "restante user add ADDRESS"`, "ADDRESS | STATE | SINCE",
+		func(ctx context.Context, i *installation, domain string) (rows []userRow, err error) {
+			users, err := i.users.Users(ctx, domain)
+			for _, u := range users {
+				rows = append(rows, userRow{u.Address, u.Enabled, u.Created, u.Changed})
+			}
+			return rows, err
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+		func(u userRow) []string { return []string{u.Address, enabled(u.Enabled), day(u.Created)} })
 }
 
 func enabled(on bool) string {
