@@ -17,6 +17,9 @@ import (
 
 const crashDataDir = "RESTANTE_TEST_CRASH_DIR"
 
+// crashJournal makes the child deliver as the server does.
+const crashJournal = "RESTANTE_TEST_CRASH_JOURNAL"
+
 // TestCrashingProcess is not a test but the process that TestCrash kills: it
 // delivers without end and tells which messages it has delivered.
 func TestCrashingProcess(t *testing.T) {
@@ -25,6 +28,11 @@ func TestCrashingProcess(t *testing.T) {
 		t.Skip("only as a child of TestCrash")
 	}
 	s := openStoreAt(t, dir)
+	if os.Getenv(crashJournal) != "" {
+		if _, err := s.LockServer(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for n := 0; ; n++ {
 		deliver(t, s, n, crashMessage(n), threeBoxes...)
 		fmt.Printf("delivered %d\n", n)
@@ -39,12 +47,16 @@ func crashMessage(n int) string {
 // it had delivered is there and whole, what else is there is whole too, and
 // nothing is left of the draft.
 func TestCrash(t *testing.T) {
-	for _, rounds := range []int{1, 7, 25} {
+	for _, c := range []struct {
+		rounds  int
+		journal string
+	}{{1, ""}, {7, ""}, {25, ""}, {1, "yes"}, {7, "yes"}, {25, "yes"}} {
 		_, data := openStore(t)
-		delivered := crashAfter(t, data, rounds)
+		delivered := crashAfter(t, data, c.rounds, c.journal)
 		s := openStoreAt(t, data)
-		if err := s.Sweep(context.Background()); err != nil {
-			t.Error(err)
+		release, err := s.LockServer()
+		if err != nil {
+			t.Fatal(err)
 		}
 		for _, name := range threeBoxes {
 			m := openDrop(t, s, name)
@@ -62,15 +74,18 @@ func TestCrash(t *testing.T) {
 		if left := filesIn(t, filepath.Join(data, "mail", draftsDir)); len(left) > 0 {
 			t.Errorf("drafts left: %q", left)
 		}
+		if err := release(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
 // crashAfter runs a process that delivers, and kills it when it has delivered
 // that many messages or a few more. It returns how many those were.
-func crashAfter(t *testing.T, data string, rounds int) int {
+func crashAfter(t *testing.T, data string, rounds int, journal string) int {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashingProcess$")
-	cmd.Env = append(os.Environ(), crashDataDir+"="+data)
+	cmd.Env = append(os.Environ(), crashDataDir+"="+data, crashJournal+"="+journal)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +20,9 @@ import (
 // that one copy takes on disk.
 //
 // On an error no mailbox keeps the message; should the disk refuse even to take
-// it back, that is logged. An error of message.Read is wrapped. ctx is heeded
-// until the message is read; the commit is not interrupted.
+// it back, that is logged. An error of message.Read is wrapped; ErrNoSpace says
+// that the disk is full. ctx is heeded until the message is read; the commit is
+// not interrupted.
 func (s *Store) Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (int64, error) {
 	if !validID(id) {
 		return 0, fmt.Errorf("message id %q is not 16 characters a-z and 0-9", id)
@@ -31,18 +31,23 @@ func (s *Store) Deliver(ctx context.Context, id string, mailboxes []string, mess
 	if err != nil {
 		return 0, err
 	}
-	d, err := s.newDraft(id)
-	if err != nil {
-		return 0, fmt.Errorf("making a draft: %w", err)
-	}
+	d := &draft{store: s, id: id, began: time.Now().Unix()}
 	defer d.discard()
 	if err := d.fill(ctx, message); err != nil {
-		return 0, err
+		return 0, full(err)
 	}
 	if err := s.commit(d, to); err != nil {
-		return 0, fmt.Errorf("delivering %s: %w", id, err)
+		return 0, fmt.Errorf("delivering %s: %w", id, full(err))
 	}
 	return d.size, nil
+}
+
+// full makes err an ErrNoSpace if that is what it is about.
+func full(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
 }
 
 // distinct checks the names of mailboxes and leaves out those named before.
@@ -63,58 +68,43 @@ func distinct(names []string) ([]address, error) {
 	return to, nil
 }
 
-// draft is a message that no mailbox has yet.
+// draft is a message that no mailbox has yet. It is in memory as long as it is
+// small, then in a file mail/.tmp/<id>.
 type draft struct {
 	store  *Store
 	id     string
-	began  int64 // Unix seconds
+	began  int64             // Unix seconds
+	memory *[bufferSize]byte // nil before fill
+	data   []byte            // the whole message, when there is no file
 	file   *os.File
 	size   int64 // octets on disk
 	octets int64 // octets on the wire
+	named  bool  // mail/.tmp/<id> is there
 }
 
-// newDraft makes an empty draft. Its flock tells sweepers that it has a maker.
-func (s *Store) newDraft(id string) (*draft, error) {
-	for {
-		f, err := s.disk.create(s.drafts, id)
-		if err != nil {
-			return nil, err
-		}
-		if err := flockFile(f, unix.LOCK_EX); err != nil {
-			return nil, errors.Join(err, s.disk.unlink(s.drafts, id), f.Close())
-		}
-		st, err := statFile(f)
-		if err == nil && st.Nlink > 0 {
-			return &draft{store: s, id: id, began: time.Now().Unix(), file: f}, nil
-		}
-		f.Close()
-		if err != nil {
-			return nil, errors.Join(err, s.disk.unlink(s.drafts, id))
-		}
-		// A sweeper came before the lock: again.
-	}
-}
-
-// fill writes message to the draft with the line ends of the disk.
+// fill reads message, with the line ends of the disk.
 func (d *draft) fill(ctx context.Context, message io.Reader) error {
-	in, out := d.store.bufs.get(), d.store.bufs.get()
+	in := d.store.bufs.get()
 	defer d.store.bufs.put(in)
-	defer d.store.bufs.put(out)
+	d.memory = d.store.bufs.get()
 	r := &lineReader{lineEnds: lineEnds{eol: diskLineEnd}, src: message, in: in[:]}
 	for {
-		n, err := readFull(ctx, r, out[:])
-		if n > 0 {
-			if _, err := d.store.disk.write(d.file, out[:n]); err != nil {
-				return fmt.Errorf("writing the draft: %w", err)
-			}
-			d.size += int64(n)
+		n, err := readFull(ctx, r, d.memory[:])
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("reading the message: %w", err)
+		}
+		d.data = d.memory[:n]
+		d.size += int64(n)
+		if err == io.EOF && d.file == nil {
+			d.octets = d.size + r.lines
+			return nil
+		}
+		if err := d.spill(); err != nil {
+			return fmt.Errorf("writing the draft: %w", err)
 		}
 		if err == io.EOF {
 			d.octets = d.size + r.lines
 			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading the message: %w", err)
 		}
 	}
 }
@@ -132,136 +122,79 @@ func readFull(ctx context.Context, r io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// discard ends the draft. What was linked from it stays.
-func (d *draft) discard() {
-	err := d.store.disk.unlink(d.store.drafts, d.id)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.store.log.Warn("removing a draft failed", "id", d.id, "error", err)
-	}
-	d.file.Close()
-}
-
-// commit makes a draft durable in mailboxes, all or none (steps 2 to 5 of the
-// package comment). Every delivery comes through here and through nothing else.
-func (s *Store) commit(d *draft, to []address) (err error) {
-	if err := s.disk.sync(d.file); err != nil {
-		return err
-	}
-	name := formatName(d.began, d.id, s.host, d.size, d.octets)
-	var boxes []*mailbox
-	defer func() {
-		for _, m := range boxes {
-			if err != nil {
-				s.takeBack(m, name)
-			}
-			m.close()
-		}
-	}()
-	for _, a := range to {
-		m, err := s.settleMailbox(a)
-		if err != nil {
-			return err
-		}
-		err = s.enter(d, m, name)
-		if errors.Is(err, os.ErrExist) { // some other delivery's: not ours to take back
-			m.close()
-			return err
-		}
-		boxes = append(boxes, m)
-		if err != nil {
+// spill writes what is in memory to the file, and makes it if there is none.
+func (d *draft) spill() error {
+	if d.file == nil {
+		if err := d.create(); err != nil {
 			return err
 		}
 	}
-	for _, m := range boxes {
-		if err := s.disk.syncDir(m.new); err != nil {
-			return err
-		}
+	if len(d.data) == 0 {
+		return nil
 	}
-	return nil
-}
-
-// enter gives the mailbox the draft under name: the same inode, or a copy where
-// the file system refuses to link.
-func (s *Store) enter(d *draft, m *mailbox, name string) error {
-	err := s.disk.link(s.drafts, d.id, m.new, name)
-	for _, refusal := range []error{unix.EXDEV, unix.EPERM, unix.EMLINK, unix.EOPNOTSUPP} {
-		if errors.Is(err, refusal) {
-			return s.enterCopy(d, m, name)
-		}
-	}
+	_, err := d.store.disk.write(d.file, d.data)
+	d.data = nil
 	return err
 }
 
-func (s *Store) enterCopy(d *draft, m *mailbox, name string) (err error) {
-	if err := s.makeMailbox(m.address); err != nil { // Maildirs of others may lack tmp/
-		return err
-	}
-	tmp, err := s.openTmp(m.address)
-	if err != nil {
-		return err
-	}
-	defer tmp.Close()
-	f, err := s.disk.create(tmp, name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err = s.copyDraft(d, f); err == nil {
-		err = s.disk.rename(tmp, name, m.new, name)
-	}
-	if err != nil {
-		return errors.Join(err, s.disk.unlink(tmp, name))
-	}
-	return nil
-}
-
-// copyDraft writes the octets of the draft to f and syncs them.
-func (s *Store) copyDraft(d *draft, f *os.File) error {
-	src, err := openAt(s.drafts, d.id, unix.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	buf := s.bufs.get()
-	defer s.bufs.put(buf)
+// create makes the file of the draft. Its flock tells the sweeper of a server
+// that starts now that it has a maker.
+func (d *draft) create() error {
+	s := d.store
 	for {
-		n, err := src.Read(buf[:])
-		if n > 0 {
-			if _, err := s.disk.write(f, buf[:n]); err != nil {
-				return err
-			}
-		}
-		if err == io.EOF {
-			return s.disk.sync(f)
-		}
+		f, err := s.disk.create(s.drafts, d.id)
 		if err != nil {
 			return err
 		}
+		d.named = true
+		if err := flockFile(f, unix.LOCK_EX); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		st, err := statFile(f)
+		if err != nil || st.Nlink > 0 {
+			d.file = f
+			return err
+		}
+		f.Close() // the sweeper came before the lock: again
 	}
 }
 
-// openTmp opens tmp/ of a mailbox.
-func (s *Store) openTmp(a address) (*os.File, error) {
-	dir, err := s.openDir(a.domain, a.local)
+// write makes the file of a small draft, from memory, in one go. Nobody sweeps
+// drafts at that time: only the process that has the journal calls it.
+func (d *draft) write() error {
+	f, err := d.store.disk.create(d.store.drafts, d.id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer dir.Close()
-	return openAt(dir, "tmp", unix.O_DIRECTORY)
+	d.named = true
+	_, err = d.store.disk.write(f, d.data)
+	return errors.Join(err, f.Close())
 }
 
-// takeBack removes a delivered file from a mailbox, also when a reader has moved
-// it to cur/ or set flags. It is part of a failure already, so its own failure
-// only goes to the log: the message may then come twice.
-func (s *Store) takeBack(m *mailbox, name string) {
-	err := s.disk.unlink(m.new, name)
-	if err == nil {
-		err = s.disk.syncDir(m.new)
-	} else if errors.Is(err, os.ErrNotExist) {
-		_, err = m.remove(context.Background(), s.disk, []string{name})
+// settle makes the file of a draft durable, its name too.
+func (d *draft) settle() error {
+	if err := d.store.disk.sync(d.file); err != nil {
+		return err
 	}
-	if err != nil {
-		s.log.Error("taking back a delivery failed, the message may come twice",
-			"mailbox", m.String(), "file", strings.ToValidUTF8(name, "?"), "error", err)
+	return d.store.disk.syncDir(d.store.drafts)
+}
+
+// discard ends the draft. What was linked from it stays.
+func (d *draft) discard() {
+	if d.named {
+		d.store.unlinkDraft(d.id)
+	}
+	if d.file != nil {
+		d.file.Close()
+	}
+	if d.memory != nil {
+		d.store.bufs.put(d.memory)
+	}
+}
+
+func (s *Store) unlinkDraft(name string) {
+	err := s.disk.unlink(s.drafts, name)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.log.Warn("removing a draft failed", "id", name, "error", err)
 	}
 }

@@ -3,8 +3,11 @@ package storage
 import (
 	"errors"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"restante/storage/internal/stable"
 )
 
 // disk is what changes the file system on the way of a message. Tests put
@@ -17,6 +20,12 @@ type disk interface {
 	sync(f *os.File) error
 	// syncDir returns when the entries of dir are on stable storage.
 	syncDir(dir *os.File) error
+	// syncFS returns when everything on the file system of dir is, and fails if
+	// a write there has failed since dir was opened.
+	syncFS(dir *os.File) error
+	// writeJournal and syncJournal are write and sync of the journal's files.
+	writeJournal(f *os.File, p []byte, off int64) error
+	syncJournal(f *os.File) error
 	link(from *os.File, name string, to *os.File, newName string) error
 	rename(from *os.File, name string, to *os.File, newName string) error
 	unlink(dir *os.File, name string) error
@@ -32,9 +41,18 @@ func (osDisk) create(dir *os.File, name string) (*os.File, error) {
 
 func (osDisk) write(f *os.File, p []byte) (int, error) { return f.Write(p) }
 
-func (osDisk) sync(f *os.File) error { return f.Sync() }
+func (osDisk) sync(f *os.File) error { return stable.File(f) }
 
-func (osDisk) syncDir(dir *os.File) error { return dir.Sync() }
+func (osDisk) syncDir(dir *os.File) error { return stable.File(dir) }
+
+func (osDisk) syncFS(dir *os.File) error { return stable.FileSystem(dir) }
+
+func (osDisk) writeJournal(f *os.File, p []byte, off int64) error {
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
+func (osDisk) syncJournal(f *os.File) error { return stable.Data(f) }
 
 func (osDisk) link(from *os.File, name string, to *os.File, newName string) error {
 	err := retry(func() error {
@@ -58,11 +76,34 @@ func (osDisk) unlink(dir *os.File, name string) error {
 func (osDisk) mkdir(root *os.Root, path string) error { return root.Mkdir(path, 0o700) }
 
 // openAt opens one name in dir. It never follows a symbolic link and never
-// waits, as opening a FIFO would.
+// waits, as opening a FIFO would; a directory or a new file needs no care for
+// that, and os.NewFile less work.
 func openAt(dir *os.File, name string, flags int) (*os.File, error) {
 	var fd int
+	if flags&(unix.O_DIRECTORY|unix.O_EXCL) == 0 {
+		flags |= unix.O_NONBLOCK
+	}
 	err := retry(func() (err error) {
-		fd, err = unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return nil, pathError("open", dir, name, err)
+	}
+	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+}
+
+// openPath opens a directory below dir by the names on the way to it. None of
+// them may be a symbolic link.
+func openPath(dir *os.File, names ...string) (*os.File, error) {
+	name := strings.Join(names, "/")
+	if name == "" {
+		name = "."
+	}
+	how := unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	var fd int
+	err := retry(func() (err error) {
+		fd, err = unix.Openat2(int(dir.Fd()), name, &how)
 		return err
 	})
 	if err != nil {

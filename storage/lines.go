@@ -58,6 +58,26 @@ func (l *lineEnds) convert(dst, src []byte, atEOF bool) (nDst, nSrc int) {
 	return nDst, nSrc
 }
 
+// count is how many octets convert makes of src in all. Of lines without CRs it
+// is known without making them; for the others dst is used.
+func (l *lineEnds) count(dst, src []byte, atEOF bool) (octets int64) {
+	if l.held == 0 && len(src) > 0 && bytes.IndexByte(src, '\r') < 0 {
+		ends := bytes.Count(src, []byte{'\n'})
+		octets = int64(len(src) + ends*(len(l.eol)-1))
+		l.lines += int64(ends)
+		l.open = src[len(src)-1] != '\n'
+		src = nil
+	}
+	for {
+		nDst, nSrc := l.convert(dst, src, atEOF)
+		if nDst == 0 && nSrc == 0 {
+			return octets
+		}
+		octets += int64(nDst)
+		src = src[nSrc:]
+	}
+}
+
 // end writes a line end, in which the held CRs are absorbed.
 func (l *lineEnds) end(dst []byte) int {
 	n := copy(dst, l.eol)
@@ -152,20 +172,15 @@ func (b *buffers) get() *[bufferSize]byte {
 func (b *buffers) put(buf *[bufferSize]byte) { b.pool.Put(buf) }
 
 // wireSize reads src to its end. It returns how many octets its wire form has,
-// and how many it has as it is.
-func (b *buffers) wireSize(src io.Reader) (octets, raw int64, err error) {
-	in, out := b.get(), b.get()
-	defer b.put(in)
-	defer b.put(out)
-	r := &lineReader{lineEnds: lineEnds{eol: wireLineEnd}, src: src, in: in[:]}
-	for {
-		n, err := r.Read(out[:])
-		octets += int64(n)
-		if err == io.EOF {
-			return octets, r.raw, nil
-		}
-		if err != nil {
-			return octets, r.raw, err
-		}
+// and how many it has as it is. It uses all of in and out.
+func wireSize(src io.Reader, in, out []byte) (octets, raw int64, err error) {
+	r := &lineReader{lineEnds: lineEnds{eol: wireLineEnd}, src: src, in: in}
+	for r.err == nil {
+		r.fill()
+		octets += r.count(out, r.in[:r.w], r.err == io.EOF)
 	}
+	if r.err != io.EOF {
+		return octets, r.raw, r.err
+	}
+	return octets, r.raw, nil
 }

@@ -64,10 +64,11 @@ func checkLineEnds(t *testing.T, message string, in, out int) {
 		if n := strings.Count(want, "\n"); r.lines != int64(n) || r.raw != int64(len(message)) {
 			t.Errorf("%q: %d lines, %d octets read, want %d and %d", message, r.lines, r.raw, n, len(message))
 		}
-		var b buffers
-		octets, raw, err := b.wireSize(strings.NewReader(want))
-		if err != nil || octets != int64(len(wireForm(message))) || raw != int64(len(want)) {
-			t.Errorf("wire size of %q: %d of %d, %v, want %d", want, octets, raw, err, len(wireForm(message)))
+		for _, text := range []string{message, want} { // the same on the wire
+			octets, raw, err := wireSize(strings.NewReader(text), make([]byte, in), make([]byte, out))
+			if err != nil || octets != int64(len(wireForm(message))) || raw != int64(len(text)) {
+				t.Errorf("wire size of %q: %d of %d, %v, want %d", text, octets, raw, err, len(wireForm(message)))
+			}
 		}
 	}
 }

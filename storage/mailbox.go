@@ -10,8 +10,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // address is the checked name of a mailbox.
@@ -62,103 +60,65 @@ func (m *mailbox) dir(seen bool) *os.File {
 }
 
 // openMailbox opens a mailbox; ErrNoMailbox if there is none or a part of it is
-// missing. With settle it returns only when the path to its directories is on
-// stable storage; what is opened is what is settled, as both go through one
-// handle.
-func (s *Store) openMailbox(a address, settle bool) (_ *mailbox, err error) {
-	defer func() {
-		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("%s: %w", a, ErrNoMailbox)
-		}
-	}()
-	dir, err := s.openDir(a.domain, a.local)
+// missing.
+func (s *Store) openMailbox(a address) (_ *mailbox, err error) {
+	newDir, err := s.openDir(a.domain, a.local, "new")
 	if err != nil {
-		return nil, err
+		return nil, missing(a, err)
 	}
-	defer dir.Close()
-	newDir, err := openAt(dir, "new", unix.O_DIRECTORY)
-	if err != nil {
-		return nil, err
-	}
-	cur, err := openAt(dir, "cur", unix.O_DIRECTORY)
+	cur, err := s.openDir(a.domain, a.local, "cur")
 	if err != nil {
 		newDir.Close()
-		return nil, err
+		return nil, missing(a, err)
 	}
-	m := &mailbox{address: a, new: newDir, cur: cur}
-	if settle {
-		err = s.settle(a, dir)
-	}
-	if err != nil {
-		m.close()
-		return nil, err
-	}
-	return m, nil
+	return &mailbox{address: a, new: newDir, cur: cur}, nil
 }
 
-// settleMailbox opens a mailbox and makes it if need be; the path to it is then
-// on stable storage.
+func missing(a address, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", a, ErrNoMailbox)
+	}
+	return err
+}
+
+// settleMailbox opens a mailbox and makes it if need be; what is made is then on
+// stable storage.
 func (s *Store) settleMailbox(a address) (*mailbox, error) {
 	const tries = 10 // each lost only to a removal of the mailbox in that moment
-	m, err := s.openMailbox(a, true)
+	m, err := s.openMailbox(a)
 	for i := 0; i < tries && errors.Is(err, ErrNoMailbox); i++ {
 		if err := s.makeMailbox(a); err != nil {
 			return nil, err
 		}
-		m, err = s.openMailbox(a, true)
+		if err := s.settlePath(a); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		m, err = s.openMailbox(a)
 	}
 	return m, err
 }
 
-// identity tells whether a directory is the same, with the same entries.
-type identity struct {
-	dev, ino uint64
-	mtime    int64 // ns
-}
-
-// settle syncs the directories from the mailbox up to mail/, unless this process
-// has done so since the mailbox was made or changed.
-func (s *Store) settle(a address, dir *os.File) error {
-	st, err := statFile(dir)
-	if err != nil {
-		return err
-	}
-	id := identity{dev: uint64(st.Dev), ino: st.Ino, mtime: st.Mtim.Nano()}
-	s.mu.Lock()
-	known := s.settled[a.path()] == id
-	s.mu.Unlock()
-	if known {
-		return nil
-	}
-	if err := s.disk.syncDir(dir); err != nil {
-		return err
-	}
-	for _, parent := range [][]string{{a.domain}, {}} {
-		if err := s.syncMailDir(parent...); err != nil {
+// settlePath syncs the directories from the mailbox up to mail/.
+func (s *Store) settlePath(a address) error {
+	for _, path := range [][]string{{a.domain, a.local}, {a.domain}, {}} {
+		if err := s.syncMailDir(path...); err != nil {
 			return err
 		}
 	}
-	s.mu.Lock()
-	s.settled[a.path()] = id
-	s.mu.Unlock()
 	return nil
 }
 
-// openDir opens a directory below mail/, or mail/ itself, by the names on the way
-// to it. What is no directory, a symbolic link among them, is an error, and
-// nothing is waited for.
-func (s *Store) openDir(names ...string) (*os.File, error) {
-	dir, err := s.mail.Open(".")
-	for _, name := range names {
-		if err != nil {
-			return nil, err
-		}
-		parent := dir
-		dir, err = openAt(parent, name, unix.O_DIRECTORY)
-		parent.Close()
+// settleNew syncs new/ of a mailbox and the path to it.
+func (s *Store) settleNew(a address) error {
+	if err := s.syncMailDir(a.domain, a.local, "new"); err != nil {
+		return err
 	}
-	return dir, err
+	return s.settlePath(a)
 }
+
+// openDir opens a directory below mail/, or mail/ itself, by the names on the way
+// to it. What is no directory, a symbolic link among them, is an error.
+func (s *Store) openDir(names ...string) (*os.File, error) { return openPath(s.mailDir, names...) }
 
 // syncMailDir syncs a directory below mail/, or mail/ itself.
 func (s *Store) syncMailDir(names ...string) error {
@@ -194,7 +154,9 @@ func (s *Store) CreateMailbox(_ context.Context, name string) error {
 		return err
 	}
 	m.close()
-	return nil
+	// Somebody may have made it a moment ago, and that it can be seen does not
+	// mean that it is on stable storage.
+	return s.settlePath(a)
 }
 
 // MailboxExists reports whether there is a directory of that mailbox, and
@@ -217,7 +179,7 @@ func (s *Store) MailboxExists(name string) (exists, hasMail bool, err error) {
 			return true, true, nil
 		}
 	}
-	m, err := s.openMailbox(a, false)
+	m, err := s.openMailbox(a)
 	if errors.Is(err, ErrNoMailbox) {
 		return true, false, nil
 	}

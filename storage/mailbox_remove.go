@@ -57,10 +57,10 @@ func (s *Store) removeMail(a address) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock() // settled holds no more than there are mailboxes
-	delete(s.settled, a.path())
-	s.mu.Unlock()
 	if err := s.syncMailDir(a.domain); err != nil {
+		return err
+	}
+	if err := s.noteRemoval(record{kind: recordGone, to: []address{a}}); err != nil {
 		return err
 	}
 	return s.mail.RemoveAll(trash)

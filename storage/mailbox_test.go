@@ -108,8 +108,8 @@ func TestMailboxNames(t *testing.T) {
 func TestSweep(t *testing.T) {
 	s, data := openStore(t)
 	drafts := filepath.Join(data, "mail", draftsDir)
-	alive, err := s.newDraft(messageID(1))
-	if err != nil {
+	alive := &draft{store: s, id: messageID(1)}
+	if err := alive.create(); err != nil {
 		t.Fatal(err)
 	}
 	put(t, filepath.Join(drafts, messageID(2)), "cut off")
@@ -125,7 +125,17 @@ func TestSweep(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(tmp, "stale"), old, old); err != nil {
 		t.Fatal(err)
 	}
-	if err := openStoreAt(t, data).Sweep(context.Background()); err != nil {
+	starting := openStoreAt(t, data)
+	release, err := starting.LockServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := starting.Sweep(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if got := filesIn(t, drafts); !slices.Equal(got, []string{messageID(1)}) {

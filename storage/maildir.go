@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
@@ -46,8 +45,17 @@ func parseName(name string) fileName {
 
 // baseName cuts off the flags, which change in the life of a message.
 func baseName(name string) string {
-	base, _, _ := strings.Cut(name, infoMark)
-	return base
+	// As strings.Cut, but three times as fast on names: it is called most of all.
+	for from := 0; ; from++ {
+		colon := strings.IndexByte(name[from:], infoMark[0])
+		if colon < 0 {
+			return name
+		}
+		from += colon
+		if strings.HasPrefix(name[from:], infoMark) {
+			return name[:from]
+		}
+	}
 }
 
 // parseOurs reads the fields of a name of our own form, exactly as formatName
@@ -58,7 +66,7 @@ func (f *fileName) parseOurs() bool {
 		return false
 	}
 	host, sizes, ok := strings.Cut(rest[idLength+1:], ",S=")
-	if !ok || host == "" || strings.ContainsAny(host, ",:") {
+	if !ok || host == "" || strings.IndexByte(host, ',') >= 0 || strings.IndexByte(host, ':') >= 0 {
 		return false
 	}
 	s, w, ok := strings.Cut(sizes, ",W=")
@@ -87,41 +95,77 @@ func parseCount(s string) (int64, bool) {
 
 // validID reports whether id is a message id: 16 characters a-z and 0-9.
 func validID(id string) bool {
-	return len(id) == idLength && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+	if len(id) != idLength {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
 }
 
 // leadingNumber is the number before the first dot, by which a maildrop is
 // ordered; one too large counts as the largest.
-func leadingNumber(name string) uint64 {
-	number, _, _ := strings.Cut(name, ".")
-	if number == "" || strings.Trim(number, "0123456789") != "" {
-		return 0
-	}
-	n, err := strconv.ParseUint(number, 10, 64)
-	if err != nil {
-		return math.MaxUint64
+func leadingNumber(name string) (n uint64) {
+	for _, c := range []byte(name) {
+		digit := uint64(c - '0')
+		switch {
+		case c == '.':
+			return n
+		case c < '0' || c > '9':
+			return 0
+		case n > (math.MaxUint64-digit)/10:
+			n = math.MaxUint64 // and stays: the next digit does not fit either
+		default:
+			n = 10*n + digit
+		}
 	}
 	return n
 }
 
+func isDigits(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // withoutSizes drops the fields ",S=n" and ",W=n", which some programs add or
-// mend later.
+// mend later. Mostly they are the last ones.
 func withoutSizes(base string) string {
-	if !strings.Contains(base, ",S=") && !strings.Contains(base, ",W=") {
+	for {
+		i := strings.LastIndexByte(base, ',')
+		if i < 0 || !isSize(base[i+1:]) {
+			break
+		}
+		base = base[:i]
+	}
+	if strings.IndexByte(base, ',') < 0 {
 		return base
 	}
 	fields := strings.Split(base, ",")
-	rest := slices.DeleteFunc(fields[1:], func(f string) bool {
-		return len(f) > 2 && (f[:2] == "S=" || f[:2] == "W=") && strings.Trim(f[2:], "0123456789") == ""
-	})
+	rest := slices.DeleteFunc(fields[1:], isSize)
 	return strings.Join(fields[:1+len(rest)], ",")
+}
+
+// isSize reports whether a field of a file name is S=n or W=n.
+func isSize(field string) bool {
+	return len(field) > 2 && (field[:2] == "S=" || field[:2] == "W=") && isDigits(field[2:])
 }
 
 // uidl is s where RFC 1939 allows it as a unique-id, else a hash of it.
 func uidl(s string) string {
-	unfit := func(r rune) bool { return r < 0x21 || r > 0x7E }
-	if s == "" || len(s) > maxUIDL || strings.ContainsFunc(s, unfit) {
+	if s == "" || len(s) > maxUIDL {
 		return hashedUIDL(s)
+	}
+	for _, c := range []byte(s) {
+		if c < 0x21 || c > 0x7E {
+			return hashedUIDL(s)
+		}
 	}
 	return s
 }
@@ -147,61 +191,4 @@ func safeHost(host string) string {
 		return "localhost"
 	}
 	return s[:min(len(s), maxHostLength)]
-}
-
-// entry is a message found in a mailbox. It and its name are all the memory a
-// message costs in a session: about 170 octets.
-type entry struct {
-	name   string
-	id     string // part of name, mostly
-	time   uint64
-	size   int64 // octets on disk
-	octets int64 // octets on the wire
-	ours   bool  // sizes come from the name
-	seen   bool  // in cur/, else in new/
-	clash  bool  // another message has the same id
-	gone   bool  // vanished in this session
-}
-
-func newEntry(name string, seen bool) entry {
-	f := parseName(name)
-	return entry{name: name, id: f.id, time: f.time, size: f.size, octets: f.octets, ours: f.ours, seen: seen}
-}
-
-// uidl is the same as long as the message lives. Of messages whose ids differ
-// only in the sizes, each goes by its whole base name.
-func (e *entry) uidl() string {
-	if e.clash {
-		return hashedUIDL(baseName(e.name))
-	}
-	return uidl(e.id)
-}
-
-// arrange puts entries in maildrop order. A base name found twice is one
-// message: a reader moved or copied it; what is in cur/ then counts.
-func arrange(entries []entry) []entry {
-	slices.SortFunc(entries, func(a, b entry) int {
-		if c := cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.id, b.id)); c != 0 {
-			return c
-		}
-		if c := cmp.Compare(baseName(a.name), baseName(b.name)); c != 0 {
-			return c
-		}
-		if a.seen != b.seen {
-			if a.seen {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(a.name, b.name)
-	})
-	entries = slices.CompactFunc(entries, func(a, b entry) bool {
-		return a.id == b.id && baseName(a.name) == baseName(b.name)
-	})
-	for i := 1; i < len(entries); i++ {
-		if a, b := &entries[i-1], &entries[i]; a.time == b.time && a.id == b.id {
-			a.clash, b.clash = true, true
-		}
-	}
-	return entries
 }

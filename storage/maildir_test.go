@@ -35,12 +35,19 @@ func TestParseName(t *testing.T) {
 		{"a,S=1,b,W=2,c", "a,b,c", 0, false},
 		{"a,S=,W=x", "a,S=,W=x", 0, false},
 		{"S=1,S=1", "S=1", 0, false},
+		{"a,S=1,W=2,S=3", "a", 0, false},
+		{"a,S=1,x,W=2", "a,x", 0, false},
+		{"a,S=1x,W=2", "a,S=1x", 0, false},
 		{",S=1", "", 0, false},
 		{":2,S", "", 0, false},
 		{"7.x:1,y", "7.x:1,y", 7, false},
 		{"7", "7", 7, false},
 		{"7,S=1", "7", 7, false},
 		{"0007.x", "0007.x", 7, false},
+		{"18446744073709551614.x", "18446744073709551614.x", math.MaxUint64 - 1, false},
+		{"18446744073709551616.x", "18446744073709551616.x", math.MaxUint64, false},
+		{"99999999999999999999x.x", "99999999999999999999x.x", 0, false},
+		{"7:2:2,:2,S", "7:2", 0, false},
 		{"-7.x", "-7.x", 0, false},
 		{"99999999999999999999999.x", "99999999999999999999999.x", math.MaxUint64, false},
 	} {
@@ -78,16 +85,16 @@ func checkUIDL(t *testing.T, s string) {
 
 func TestArrange(t *testing.T) {
 	entries := arrange([]entry{
-		newEntry("10.b", false),
-		newEntry("9.z", false),
-		newEntry("10.a:2,S", true),
-		newEntry("10.a", false),
-		newEntry("10.a:2,RS", true),
-		newEntry("10.b-c", false),
-		newEntry("nonumber", true),
-		newEntry("10.d,S=1", false),
-		newEntry("10.d,S=2", false),
-		newEntry("10.a.b", false),
+		newEntry("10.b", false, 0),
+		newEntry("9.z", false, 0),
+		newEntry("10.a:2,S", true, 0),
+		newEntry("10.a", false, 0),
+		newEntry("10.a:2,RS", true, 0),
+		newEntry("10.b-c", false, 0),
+		newEntry("nonumber", true, 0),
+		newEntry("10.d,S=1", false, 0),
+		newEntry("10.d,S=2", false, 0),
+		newEntry("10.a.b", false, 0),
 	})
 	var names []string
 	for _, e := range entries {
@@ -129,10 +136,16 @@ func FuzzName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		p := parseName(name)
-		e := newEntry(name, false)
+		if base, _, _ := strings.Cut(name, infoMark); p.base != base {
+			t.Errorf("%q: base %q, want %q", name, p.base, base)
+		}
+		e := newEntry(name, false, 0)
+		if e.id() != p.id {
+			t.Errorf("%q: id %q, want %q", name, e.id(), p.id)
+		}
 		checkUIDL(t, e.uidl())
-		flagged := newEntry(p.base+":2,FS", true)
-		if flagged.uidl() != e.uidl() || flagged.time != e.time {
+		flagged := newEntry(p.base+":2,FS", true, 0)
+		if flagged.uidl() != e.uidl() || parseName(flagged.name).time != p.time {
 			t.Errorf("%q: unique-id %q, with flags %q", name, e.uidl(), flagged.uidl())
 		}
 		if sized := parseName(p.base + ",S=12"); !strings.HasSuffix(p.base, ":2") && (sized.id != p.id || sized.time != p.time) {

@@ -39,7 +39,7 @@ func (s *Store) OpenMaildrop(ctx context.Context, name string) (_ *Maildrop, err
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	m.box, err = s.openMailbox(a, false)
+	m.box, err = s.openMailbox(a)
 	if errors.Is(err, ErrNoMailbox) {
 		m.box, err = s.settleMailbox(a)
 	}
@@ -88,40 +88,37 @@ func (m *Maildrop) Message(i int) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := m.store.bufs.get()
-	return &messageReader{
-		lines: lineReader{lineEnds: lineEnds{eol: wireLineEnd}, src: f, in: in[:]},
-		left:  m.msgs[i].octets,
-		file:  f,
-		in:    in,
-		bufs:  &m.store.bufs,
-		wrong: func() { m.distrust(i) },
-	}, nil
+	r := &messageReader{drop: m, index: i, file: f, in: m.store.bufs.get(), left: m.msgs[i].octets}
+	r.lines = lineReader{lineEnds: lineEnds{eol: wireLineEnd}, src: &r.file, in: r.in[:]}
+	if err := r.begin(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // open finds the file of message i and makes sure that it has the size that it
 // had when the maildrop was opened.
-func (m *Maildrop) open(i int) (*os.File, error) {
+func (m *Maildrop) open(i int) (messageFile, error) {
 	e := &m.msgs[i]
-	for try := 1; !e.gone; try++ {
-		f, st, err := openMessage(m.box.dir(e.seen), e.name)
+	for try := 1; e.state != gone; try++ {
+		f, err := openMessage(m.box.dir(e.seen), e.name)
 		switch {
-		case err == nil && st.Size != e.size:
-			f.Close()
-			m.distrust(i)
-			return nil, fmt.Errorf("%s: %w", f.Name(), errChanged)
+		case err == nil && f.size != e.size:
+			f.close()
+			return messageFile{fd: -1}, m.mismatch(i)
 		case err == nil:
 			return f, nil
 		case !errors.Is(err, os.ErrNotExist):
-			return nil, err
+			return messageFile{fd: -1}, err
 		case try > scanTries:
-			return nil, fmt.Errorf("%s: %w", e.name, ErrGone)
+			return messageFile{fd: -1}, fmt.Errorf("%s: %w", e.name, ErrGone)
 		}
 		if err := m.relocate(); err != nil {
-			return nil, err
+			return messageFile{fd: -1}, err
 		}
 	}
-	return nil, fmt.Errorf("%s: %w", e.name, ErrGone)
+	return messageFile{fd: -1}, fmt.Errorf("%s: %w", e.name, ErrGone)
 }
 
 // relocate finds out where readers have moved the messages. All are looked for
@@ -131,31 +128,34 @@ func (m *Maildrop) relocate() error {
 	if err != nil {
 		return err
 	}
-	at := make(map[string]int, len(found))
-	for i := range found {
-		at[baseName(found[i].name)] = i
-	}
-	for i := range m.msgs {
+	for i := range m.msgs { // both in maildrop order
 		e := &m.msgs[i]
-		if j, ok := at[baseName(e.name)]; ok {
-			e.name, e.seen = found[j].name, found[j].seen
+		base := baseName(e.name)
+		for len(found) > 0 && compareBases(baseName(found[0].name), base) < 0 {
+			found = found[1:]
+		}
+		if len(found) > 0 && baseName(found[0].name) == base {
+			e.name, e.seen = found[0].name, found[0].seen // the id is at the same place
 		} else {
-			e.gone = true
+			e.state = gone
 		}
 	}
 	return nil
 }
 
-// distrust makes the next session measure message i.
-func (m *Maildrop) distrust(i int) {
+// mismatch is the error of message i if it is not what was announced. The next
+// session measures it.
+func (m *Maildrop) mismatch(i int) error {
+	e := &m.msgs[i]
 	if m.lock != nil {
-		m.store.distrust(m.box.address, baseName(m.msgs[i].name))
+		m.store.distrust(m.box.address, baseName(e.name))
 	}
+	return fmt.Errorf("%s: %w", e.name, errChanged)
 }
 
 // Remove removes the messages with these numbers for good, and returns how many
 // are: their files are gone, also where a reader has moved or copied them in the
-// mailbox, and the directories are synced. A message that vanished before counts
+// mailbox, and no crash brings them back. A message that vanished before counts
 // as removed. On an error the others are as they were, or in doubt where the
 // directory could not be synced.
 func (m *Maildrop) Remove(ctx context.Context, idx []int) (removed int, err error) {
@@ -172,21 +172,36 @@ func (m *Maildrop) Remove(ctx context.Context, idx []int) (removed int, err erro
 		}
 		bases[k] = baseName(m.msgs[i].name)
 	}
-	return m.box.remove(ctx, m.store.disk, bases)
+	return m.store.remove(ctx, m.box, bases)
 }
 
 // messageReader reads one file in wire form and insists on the announced size.
 type messageReader struct {
+	drop  *Maildrop
+	index int // of the message
 	lines lineReader
 	left  int64 // octets still to come
-	file  *os.File
-	in    *[bufferSize]byte
-	bufs  *buffers
-	wrong func() // called when the size is not as announced
+	file  messageFile
+	in    *[bufferSize]byte // nil after Close
+}
+
+// begin reads what fits into the buffer. If that is all, the file is not needed
+// any more.
+func (r *messageReader) begin() error {
+	r.lines.fill()
+	switch r.lines.err {
+	case nil:
+		return nil
+	case io.EOF:
+		r.file.close()
+		return nil
+	default:
+		return fmt.Errorf("%s: %w", r.drop.msgs[r.index].name, r.lines.err)
+	}
 }
 
 func (r *messageReader) Read(p []byte) (int, error) {
-	if r.file == nil {
+	if r.in == nil {
 		return 0, os.ErrClosed
 	}
 	if r.left == 0 {
@@ -198,7 +213,7 @@ func (r *messageReader) Read(p []byte) (int, error) {
 	n, err := r.lines.Read(p)
 	r.left -= int64(n)
 	if err == io.EOF {
-		return n, r.mismatch()
+		return n, r.drop.mismatch(r.index)
 	}
 	return n, err
 }
@@ -208,20 +223,16 @@ func (r *messageReader) atEnd() error {
 	var more [1]byte
 	n, err := r.lines.Read(more[:])
 	if n > 0 {
-		return r.mismatch()
+		return r.drop.mismatch(r.index)
 	}
 	return err
 }
 
-func (r *messageReader) mismatch() error {
-	r.wrong()
-	return fmt.Errorf("%s: %w", r.file.Name(), errChanged)
-}
-
 // WriteTo writes the message to w in large pieces.
 func (r *messageReader) WriteTo(w io.Writer) (written int64, err error) {
-	buf := r.bufs.get()
-	defer r.bufs.put(buf)
+	bufs := &r.drop.store.bufs
+	buf := bufs.get()
+	defer bufs.put(buf)
 	for {
 		n, err := r.Read(buf[:])
 		if n > 0 {
@@ -242,12 +253,10 @@ func (r *messageReader) WriteTo(w io.Writer) (written int64, err error) {
 
 // Close may be called again.
 func (r *messageReader) Close() error {
-	if r.file == nil {
+	if r.in == nil {
 		return nil
 	}
-	err := r.file.Close()
-	r.file = nil
-	r.bufs.put(r.in)
+	r.drop.store.bufs.put(r.in)
 	r.in, r.lines.in = nil, nil
-	return err
+	return r.file.close()
 }

@@ -203,6 +203,78 @@ func TestMessageThatChangesWhileSent(t *testing.T) {
 	}
 }
 
+// TestReadersCloseTheirFiles: nothing else would, if they did not.
+func TestReadersCloseTheirFiles(t *testing.T) {
+	s, data := openStore(t)
+	for n, text := range []string{"small\n", strings.Repeat("0123456789\n", 20_000), "changed\n", "special\n", "gone\n"} {
+		deliver(t, s, n, text, alice)
+	}
+	dir := filepath.Join(boxDir(data, alice), "new")
+	m := openDrop(t, s, alice)
+	names := filesIn(t, dir)
+	put(t, filepath.Join(dir, names[2]), "of another size\n")
+	for _, i := range []int{3, 4} {
+		if err := os.Remove(filepath.Join(dir, names[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	makeFIFO(t, filepath.Join(dir, names[3]))
+	for i := range m.Len() {
+		r, err := m.Message(i)
+		if opened := err == nil; opened != (i < 2) {
+			t.Errorf("message %d: %v", i, err)
+		}
+		if err != nil {
+			continue
+		}
+		if open := descriptors(t, dir+"/"); len(open) != i {
+			t.Errorf("message %d: open are %q; a small one is read at once", i, open)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if open := descriptors(t, dir+"/"); len(open) > 0 {
+		t.Errorf("files still open: %q", open)
+	}
+}
+
+// TestShortReads: a file system that gives less than was asked for has not come
+// to the end of the file yet. A pipe does so too.
+func TestShortReads(t *testing.T) {
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	defer to.Close()
+	f := messageFile{fd: int(from.Fd()), size: 6}
+	var buf [10]byte
+	for i, want := range []error{nil, io.EOF} {
+		if _, err := to.WriteString("abc"); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := f.Read(buf[:]); n != 3 || err != want {
+			t.Errorf("read %d: %d octets, %v", i, n, err)
+		}
+	}
+}
+
+// descriptors lists what this process has open with this prefix.
+func descriptors(t *testing.T, prefix string) (open []string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if path, err := os.Readlink(link); err == nil && strings.HasPrefix(path, prefix) {
+			open = append(open, path)
+		}
+	}
+	return open
+}
+
 func TestRemoveErrors(t *testing.T) {
 	s, data := openStore(t)
 	for n := range 4 {

@@ -4,93 +4,118 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// openMessage opens a file of a mailbox for reading, if it is a regular one.
-func openMessage(dir *os.File, name string) (*os.File, unix.Stat_t, error) {
-	f, err := openAt(dir, name, unix.O_RDONLY)
-	if err != nil {
-		return nil, unix.Stat_t{}, err
-	}
-	st, err := statFile(f)
-	if err == nil && !isRegular(st) {
-		err = fmt.Errorf("%s: %w", f.Name(), errSkip)
-	}
-	if err != nil {
-		f.Close()
-		return nil, unix.Stat_t{}, err
-	}
-	return f, st, nil
-}
+const (
+	measurers   = 4       // goroutines that read files at a first login: two wait for the disk while two count
+	measureStep = 64      // messages that one of them takes at a time
+	lookCost    = 4 << 10 // octets that could be read in the time that opening a file takes
+)
 
 // measureAll lists a mailbox whose lock is held, with the sizes of all messages,
 // and brings its index up to date.
 func (s *Store) measureAll(ctx context.Context, m *mailbox) ([]entry, error) {
-	known, used := s.loadIndex(m.address), make(index)
-	entries, err := m.scan(ctx, func(dir *os.File, e *entry) error { return s.measure(known, used, dir, e) })
+	entries, err := m.scan(ctx, func(entries []entry) error {
+		stale := recall(s.loadIndex(m.address), entries)
+		cost, err := s.measureUnsized(ctx, m, entries)
+		if err != nil {
+			return err
+		}
+		if worthSaving(entries, stale, cost) {
+			s.saveIndex(m.address, entries)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing mailbox %s: %w", m, err)
-	}
-	if !maps.Equal(known, used) {
-		s.saveIndex(m.address, used)
 	}
 	return entries, nil
 }
 
-// measure fills in the sizes of e for POP3. Names of our own form tell them,
-// unless the index knows that one did not; else the index does, or the file is
-// read once.
-func (s *Store) measure(files, used index, dir *os.File, e *entry) error {
-	base := baseName(e.name)
-	known, listed := files[base]
-	if e.ours && !listed {
-		return nil
+// worthSaving reports whether it costs more to measure again what was measured
+// now than to write the whole index, so that a few new messages in a large
+// mailbox do not make each login write it; or most of it is stale. Cost is in
+// octets.
+func worthSaving(entries []entry, stale int, cost int64) bool {
+	if stale == 0 && cost == 0 {
+		return false
 	}
-	st, err := statAt(dir, e.name)
-	if err != nil {
-		return err
-	}
-	if !isRegular(st) {
-		return errSkip
-	}
-	now := measuredOf(st, known.octets)
-	if !listed || now != known {
-		if now, err = s.readMeasure(dir, e.name); err != nil {
-			return err
-		}
-	}
-	used[base] = now
-	e.ours, e.size, e.octets = false, now.size, now.octets
-	return nil
+	records := countIndexed(entries)
+	return stale >= records || cost >= int64(records)*recordSize
 }
 
-// readMeasure reads a file to learn its wire size. A file that another program
-// is still writing gets the size it has now; sending it then fails if it grew.
-func (s *Store) readMeasure(dir *os.File, name string) (measured, error) {
-	f, st, err := openMessage(dir, name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.log.Debug("file left out of the maildrop", "file", dir.Name()+"/"+name, "error", err)
-		return measured{}, errSkip
+// measureUnsized reads the files whose sizes are not known yet: several at a
+// time, if there are many. It returns what that cost, in octets.
+func (s *Store) measureUnsized(ctx context.Context, m *mailbox, entries []entry) (int64, error) {
+	unknown := 0
+	for i := range entries {
+		if entries[i].state == unsized {
+			unknown++
+		}
 	}
+	if unknown == 0 {
+		return 0, nil
+	}
+	var next, cost atomic.Int64
+	work := func() {
+		in, out := s.bufs.get(), s.bufs.get()
+		defer s.bufs.put(in)
+		defer s.bufs.put(out)
+		for ctx.Err() == nil {
+			end := int(next.Add(measureStep))
+			begin := min(end-measureStep, len(entries))
+			if begin == len(entries) {
+				return
+			}
+			cost.Add(s.measureSome(m, entries[begin:min(end, len(entries))], in, out))
+		}
+	}
+	var helpers sync.WaitGroup
+	for range min(measurers-1, unknown/measureStep) {
+		helpers.Go(work)
+	}
+	work()
+	helpers.Wait()
+	s.log.Debug("files of other programs measured", "mailbox", m.String(), "files", unknown)
+	return cost.Load(), ctx.Err()
+}
+
+func (s *Store) measureSome(m *mailbox, entries []entry, in, out *[bufferSize]byte) (cost int64) {
+	for i := range entries {
+		if e := &entries[i]; e.state == unsized {
+			s.measure(m, e, in, out)
+			cost += lookCost + e.size
+		}
+	}
+	return cost
+}
+
+// measure reads a file to learn its wire size. A file that another program is
+// still writing gets the size it has now; sending it then fails if it grew.
+func (s *Store) measure(m *mailbox, e *entry, in, out *[bufferSize]byte) {
+	dir := m.dir(e.seen)
+	f, err := openMessage(dir, e.name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		e.state = gone
+		return
+	case err != nil:
+		s.log.Debug("file left out of the maildrop", "file", dir.Name()+"/"+e.name, "error", err)
+		e.state = unfit
+		return
+	}
+	defer f.close()
+	e.state = sized
+	e.octets, e.size, err = wireSize(&f, in[:], out[:])
 	if err != nil {
-		return measured{}, err
+		s.log.Warn("file cannot be read and is left out of the maildrop", "file", dir.Name()+"/"+e.name, "error", err)
+		e.state = unfit
 	}
-	defer f.Close()
-	octets, raw, err := s.bufs.wireSize(f)
-	if err != nil {
-		s.log.Warn("file cannot be read and is left out of the maildrop", "file", f.Name(), "error", err)
-		return measured{}, errSkip
-	}
-	s.log.Debug("file measured", "file", f.Name(), "octets", octets)
-	now := measuredOf(st, octets)
-	now.size = raw
-	return now, nil
 }
 
 // MailboxInfo is what Stat tells of a mailbox.
@@ -112,39 +137,57 @@ func (s *Store) Stat(ctx context.Context, name string) (MailboxInfo, error) {
 	if err != nil {
 		return info, err
 	}
-	m, err := s.openMailbox(a, false)
+	m, err := s.openMailbox(a)
 	if err != nil {
 		return info, err
 	}
 	defer m.close()
 	info.Path = filepath.Join(s.mail.Name(), a.domain, a.local)
-	times := make(map[string]time.Time)
-	entries, err := m.scan(ctx, func(dir *os.File, e *entry) error {
-		if e.ours {
-			return nil
+	times := make(map[string]time.Time) // of files of other programs, by name
+	entries, err := m.scan(ctx, func(entries []entry) error {
+		for i := range entries {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if e := &entries[i]; !e.own {
+				if err := m.look(e, times); err != nil {
+					return err
+				}
+			}
 		}
-		st, err := statAt(dir, e.name)
-		if err == nil && !isRegular(st) {
-			err = errSkip
-		}
-		e.size = st.Size
-		times[e.name] = time.Unix(st.Mtim.Unix())
-		return err
+		return nil
 	})
 	if err != nil {
 		return info, err
 	}
-	for _, e := range entries {
-		at, foreign := times[e.name]
+	for i := range entries {
+		at, foreign := times[entries[i].name]
 		if !foreign {
-			at = time.Unix(int64(e.time), 0)
+			at = time.Unix(int64(leadingNumber(entries[i].name)), 0)
 		}
-		info.add(e, at)
+		info.add(&entries[i], at)
 	}
 	return info, nil
 }
 
-func (i *MailboxInfo) add(e entry, at time.Time) {
+// look fills in the size on disk of a file and when it was changed last.
+func (m *mailbox) look(e *entry, times map[string]time.Time) error {
+	st, err := statAt(m.dir(e.seen), e.name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		e.state = gone
+	case err != nil:
+		return err
+	case !isRegular(st):
+		e.state = unfit
+	default:
+		e.size, e.state = st.Size, sized
+		times[e.name] = time.Unix(st.Mtim.Unix())
+	}
+	return nil
+}
+
+func (i *MailboxInfo) add(e *entry, at time.Time) {
 	if i.Messages == 0 || at.Before(i.Oldest) {
 		i.Oldest = at
 	}

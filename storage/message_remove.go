@@ -13,11 +13,62 @@ type removal struct {
 	err  error
 }
 
+// recordNames is how many octets of base names go into one record of the journal.
+const recordNames = 256 << 10
+
+// remove removes messages from a mailbox for good; see mailbox.remove. With the
+// journal one record makes that durable, and the directories are synced at the
+// next checkpoint.
+func (s *Store) remove(ctx context.Context, m *mailbox, bases []string) (int, error) {
+	j := s.journal.Load()
+	if j == nil || recordsFor(bases) > 1 {
+		// Whatever is noted, is so only lest recovery delivers it again.
+		for rest := bases; len(rest) > 0; {
+			n := fitting(rest)
+			if err := s.noteRemoval(record{kind: recordRemoved, to: []address{m.address}, names: rest[:n]}); err != nil {
+				return 0, fmt.Errorf("noting a removal: %w", err)
+			}
+			rest = rest[n:]
+		}
+		return m.remove(ctx, s.disk, bases, true)
+	}
+	if err := s.touch(m.new); err != nil {
+		return 0, err
+	}
+	r := record{kind: recordRemoved, to: []address{m.address}, names: bases}
+	_, applied, err := j.Append(r.encode())
+	if err != nil {
+		return 0, err
+	}
+	defer applied()
+	s.applying.RLock()
+	defer s.applying.RUnlock()
+	return m.remove(ctx, s.disk, bases, false)
+}
+
+// fitting is how many of the names go into one record, at least one.
+func fitting(names []string) int {
+	octets := 0
+	for i, name := range names {
+		if octets += len(name); i > 0 && octets > recordNames {
+			return i
+		}
+	}
+	return len(names)
+}
+
+func recordsFor(names []string) (n int) {
+	for ; len(names) > 0; n++ {
+		names = names[fitting(names):]
+	}
+	return n
+}
+
 // remove unlinks every file of the messages with these base names, wherever a
-// reader has moved them by now, and syncs the directories. A message without a
-// file is removed already. It returns how many messages are gone for good, and
-// an error if that is not all of them.
-func (m *mailbox) remove(ctx context.Context, d disk, bases []string) (int, error) {
+// reader has moved them by now, and syncs the directories if sync says so. A
+// message without a file is removed already. It returns how many messages are
+// gone, and an error if that is not all of them.
+func (m *mailbox) remove(ctx context.Context, d disk, bases []string, sync bool) (int, error) {
 	wanted := make(map[string]*removal, len(bases))
 	for _, base := range bases {
 		wanted[base] = &removal{}
@@ -32,7 +83,9 @@ func (m *mailbox) remove(ctx context.Context, d disk, bases []string) (int, erro
 		}
 	}
 	for i, dir := range []*os.File{m.new, m.cur} {
-		m.settleRemoval(d, dir, i, wanted)
+		if sync {
+			m.settleRemoval(d, dir, i, wanted)
+		}
 	}
 	removed := 0
 	var first error

@@ -1,10 +1,16 @@
 package storage
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // scanTries bounds how often a scan starts again because a reader renamed files
@@ -21,9 +27,10 @@ func (m *mailbox) list() ([]entry, error) {
 // files reads new/ and then cur/: in this order a file on its way from one to
 // the other cannot be missed.
 func (m *mailbox) files() (found []entry, err error) {
+	var r direntReader
 	err = whileStill(m.cur, func() error {
-		if found, err = readEntries(found[:0], m.new, false); err == nil {
-			found, err = readEntries(found, m.cur, true)
+		if found, err = r.readEntries(found[:0], m.new, false); err == nil {
+			found, err = r.readEntries(found, m.cur, true)
 		}
 		return err
 	})
@@ -53,60 +60,141 @@ func changed(dir *os.File) (int64, error) {
 	return st.Mtim.Nano(), err
 }
 
-// readEntries appends the regular files of dir that are not hidden. The type of
-// a file comes with its name; where a file system does not give it, ReadDir asks
-// for it.
-func readEntries(to []entry, dir *os.File, seen bool) ([]entry, error) {
-	const chunk = 1024
+const (
+	smallDirents = 8 << 10 // octets; 100 names of ours
+	largeDirents = 64 << 10
+	direntHeader = 19                            // octets before the name: inode, offset, length, type
+	maxDirent    = (direntHeader + 256 + 7) &^ 7 // octets with the longest name
+)
+
+// direntReader reads directories. It asks the kernel itself, because os.File
+// allocates for each name what a whole entry takes here, and does not tell the
+// inode.
+type direntReader struct {
+	buf   []byte
+	found []dirent // of one reading, their names side by side at the front of buf
+}
+
+// dirent is what a directory tells of a file.
+type dirent struct {
+	ino    uint64
+	length int // of the name, octets
+}
+
+// readEntries appends the regular files of dir that are not hidden. The names of
+// one reading share one string.
+func (r *direntReader) readEntries(to []entry, dir *os.File, seen bool) ([]entry, error) {
 	if _, err := dir.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
+	if r.buf == nil {
+		r.buf = make([]byte, smallDirents)
+	}
 	for {
-		found, err := dir.ReadDir(chunk)
-		for _, f := range found {
-			if f.Type().IsRegular() && f.Name()[0] != '.' {
-				to = append(to, newEntry(f.Name(), seen))
-			}
+		n, err := r.next(dir)
+		if n == 0 || err != nil {
+			return to, err
 		}
-		if err == io.EOF {
-			return to, nil
-		}
+		names, err := r.pick(dir, n)
 		if err != nil {
 			return nil, err
 		}
+		if len(to)+len(r.found) > cap(to) { // double it: append alone would copy more often
+			to = slices.Grow(to, max(len(r.found), len(to)))
+		}
+		for _, f := range r.found {
+			to = append(to, newEntry(names[:f.length], seen, f.ino))
+			names = names[f.length:]
+		}
+		if n > len(r.buf)-maxDirent && len(r.buf) < largeDirents { // there is more to come
+			r.buf = make([]byte, largeDirents)
+		}
 	}
+}
+
+// next fills buf and returns how many octets it has; 0 at the end.
+func (r *direntReader) next(dir *os.File) (n int, err error) {
+	err = retry(func() (err error) {
+		n, err = unix.ReadDirent(int(dir.Fd()), r.buf)
+		return err
+	})
+	if err != nil {
+		return 0, &os.PathError{Op: "readdirent", Path: dir.Name(), Err: err}
+	}
+	return n, nil
+}
+
+// pick finds the regular files in the n octets of buf, and returns their names
+// one after the other.
+func (r *direntReader) pick(dir *os.File, n int) (string, error) {
+	r.found = r.found[:0]
+	names := r.buf[:0] // never gets ahead of what is read
+	for left := r.buf[:n]; len(left) > 0; {
+		ino, kind, name, rest, ok := cutDirent(left)
+		if !ok {
+			return "", fmt.Errorf("directory %s: the kernel's answer makes no sense", dir.Name())
+		}
+		left = rest
+		if len(name) == 0 || name[0] == '.' || !isFile(dir, kind, name) {
+			continue
+		}
+		names = append(names, name...)
+		r.found = append(r.found, dirent{ino: ino, length: len(name)})
+	}
+	return string(names), nil
+}
+
+// isFile reports whether a directory entry is a regular file. The type comes
+// with the name on most file systems, the others are asked for it.
+func isFile(dir *os.File, kind byte, name []byte) bool {
+	if kind != unix.DT_UNKNOWN {
+		return kind == unix.DT_REG
+	}
+	st, err := statAt(dir, string(name))
+	return err == nil && isRegular(st)
+}
+
+// cutDirent takes one struct linux_dirent64 off the front of b.
+func cutDirent(b []byte) (ino uint64, kind byte, name, rest []byte, ok bool) {
+	if len(b) < direntHeader {
+		return 0, 0, nil, nil, false
+	}
+	length := int(binary.NativeEndian.Uint16(b[16:]))
+	if length < direntHeader || length > len(b) {
+		return 0, 0, nil, nil, false
+	}
+	name = b[direntHeader:length]
+	if end := bytes.IndexByte(name, 0); end >= 0 {
+		name = name[:end]
+	}
+	return binary.NativeEndian.Uint64(b), b[18], name, b[length:], true
 }
 
 // errSkip says that a file cannot be served and is left out.
 var errSkip = errors.New("not a readable message")
 
-// scan lists the mailbox and lets measure fill in the sizes. A message whose
-// file vanishes before it is measured has perhaps moved, so the mailbox is
-// listed again; one that measure answers with errSkip is left out.
-func (m *mailbox) scan(ctx context.Context, measure func(dir *os.File, e *entry) error) ([]entry, error) {
+// scan lists the mailbox and lets measure fill in the sizes, and the state of
+// files that it could not measure. Those that vanished have perhaps moved, so
+// the mailbox is listed again; those that are unfit are left out.
+func (m *mailbox) scan(ctx context.Context, measure func([]entry) error) ([]entry, error) {
 	for try := 1; ; try++ {
 		entries, err := m.list()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = measure(entries)
+		}
 		if err != nil {
 			return nil, err
 		}
-		kept := entries[:0]
 		vanished := false
-		for i := range entries {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			err := measure(m.dir(entries[i].seen), &entries[i])
-			switch {
-			case err == nil:
-				kept = append(kept, entries[i])
-			case errors.Is(err, os.ErrNotExist):
-				vanished = true
-			case !errors.Is(err, errSkip):
-				return nil, err
-			}
-		}
+		entries = slices.DeleteFunc(entries, func(e entry) bool {
+			vanished = vanished || e.state == gone
+			return e.state != sized
+		})
 		if !vanished || try == scanTries {
-			return kept, nil
+			return entries, nil
 		}
 	}
 }

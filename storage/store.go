@@ -5,6 +5,7 @@
 //	mail/.tmp/                            drafts, and mailboxes on their way out
 //	index/<domain>/<local>                wire sizes of files other programs put there
 //	locks/server, locks/<domain>/<local>  flock
+//	journal/                              what the mailboxes may not have yet
 //
 // A delivered message is a file
 //
@@ -15,50 +16,61 @@
 // content are welcome: they are measured once, and the outcome is kept in the
 // index, which may be deleted at any time.
 //
-// # Why a delivered message survives a crash
+// # Why an accepted message survives a crash
 //
-// The promise: when Deliver returns nil, the message is on stable storage in
-// every mailbox; and at no time is there a file in new/ whose octets are not.
-// Deliver takes these steps; a crash may come between any two, or in one.
+// The promise: when Deliver returns nil, the message will be in every mailbox,
+// whole, whatever happens to the machine then; and no file that is cut short is
+// ever shown to a POP3 client.
 //
-//  1. The message is written to a draft, mail/.tmp/<id>. A crash leaves a draft
-//     that no mailbox names. Sweep removes it: its maker held a flock on it, and
-//     that ended with the maker.
-//  2. The draft is synced. From here on its octets are on stable storage. That
-//     comes before it has any other name, so no order in which the file system
-//     writes directory entries can show a message that is cut short.
-//  3. Each mailbox is opened, and made if it is missing. The first time this
-//     process uses a mailbox, whoever made it, its directory, the domain's and
-//     mail/ are synced (Open has synced the data directory), so that the path to
-//     new/ is on stable storage before an entry in new/ is relied on. That a
-//     directory can be seen does not prove that: another process may have made
-//     it a moment ago.
-//  4. The draft is linked into new/ of each mailbox: one atomic step each, whole
-//     or not at all. A crash may keep any of the links or none.
-//  5. new/ of each mailbox is synced. Now all the entries are on stable storage.
-//     A crash here, or before the caller could tell its client, leaves the
-//     message where the client's retry delivers it again: doubled, never lost.
-//  6. The draft's own name is removed. That is not synced: should it come back
-//     after a crash, it is swept as in step 1. Deliver returns nil.
+// The server process has the journal (package journal): records in it are on
+// stable storage when Append returns, and come back after a crash. A delivery
+// takes these steps there:
 //
-// Where a file system cannot link (step 4), the octets are copied to a file in
-// the mailbox's tmp/, that file is synced, and then renamed into new/: the same
-// argument with another file.
+//  1. The message is read into memory. If it does not fit into 64 KiB it becomes a
+//     draft, a file mail/.tmp/<id>, and the draft and its name are synced.
+//  2. A record goes into the journal: the file name, the mailboxes, and the octets or
+//     the name of the draft. Deliveries at the same time share one sync.
+//     From here on the message is safe. Nothing of it could be seen before.
+//  3. The file is linked into new/ of each mailbox, without any sync. A crash may
+//     leave it there, or cut short, or not at all.
+//  4. Deliver returns nil.
+//  5. A checkpoint, every few seconds or when the journal is half full, waits
+//     until the deliveries of the records so far are past step 3, syncs the
+//     file systems (syncfs), and only then has the journal forget the records.
+//     After that their drafts are removed.
 //
-// When a step fails, what was linked is removed again from new/ (or from cur/,
-// if a reader has moved it already), these directories are synced, and Deliver
-// returns an error. After a failed sync nothing is tried twice on the same file,
-// because a second sync may report success for octets that were dropped.
+// A crash before step 2 is done leaves nothing that a client was told about. A crash
+// after it leaves the record, until the sync of step 5 has succeeded: LockServer,
+// which comes before any port is opened, then looks at each message of the journal
+// in each of its mailboxes, under any name that readers may have given it by
+// then, compares its octets, and delivers it again where they are not right. All
+// of that can be done twice, so a crash of the recovery is nothing special.
+//
+// Removal by POP3 is a record too, and after it the files are unlinked without
+// sync: recovery does that again, and does not deliver what was removed. A process
+// that does not have the journal, a command beside the server, syncs what it does
+// by itself, and leaves a note beside the journal of what it has removed.
+//
+// When step 3 fails, the message is unlinked where it is, a record says that it is
+// removed, and Deliver returns an error. When step 5 fails, the octets in memory are no
+// proof of what is on the disk, and a second sync would find nothing to do. So
+// the files are made anew from the journal, and synced then. Until that works the
+// journal keeps its records, and refuses new ones when it is full.
+//
+// What a program that does not know the journal has removed since the last
+// checkpoint comes back after a crash.
 package storage
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+
+	"restante/storage/internal/journal"
 )
 
 var (
@@ -70,6 +82,8 @@ var (
 	ErrNoMailbox = errors.New("no such mailbox")
 	// ErrServerRunning: another server uses the data directory.
 	ErrServerRunning = errors.New("another server is running on this data directory")
+	// ErrNoSpace: the disk, or the owner's share of it, is full.
+	ErrNoSpace = errors.New("no space for mail")
 )
 
 // draftsDir is below mail/, on the same file system as the mailboxes. No domain
@@ -88,17 +102,23 @@ type Options struct {
 // Store is the mail below one data directory. Its methods may be called at the
 // same time by any number of goroutines and processes.
 type Store struct {
-	host   string
-	log    *slog.Logger
-	disk   disk
-	mail   *os.Root
-	index  *os.Root
-	locks  *os.Root
-	drafts *os.File // directory mail/.tmp
-	bufs   buffers
+	host    string
+	log     *slog.Logger
+	disk    disk
+	dataDir string
+	mail    *os.Root
+	mailDir *os.File // mail/ too, for system calls
+	index   *os.Root
+	locks   *os.Root
+	drafts  *os.File // directory mail/.tmp
+	bufs    buffers
+
+	journal  atomic.Pointer[journal.Journal] // nil in a process that is no server
+	applying sync.RWMutex                    // held by those who do what a record says
 
 	mu      sync.Mutex
-	settled map[string]identity // mailboxes whose path is on stable storage
+	touched map[uint64]*os.File // a directory of each file system that has mail, by device
+	kept    []keptDraft
 }
 
 // Open opens the store below dataDir, and makes what is missing, with mode 0700.
@@ -108,7 +128,7 @@ func Open(dataDir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	s := &Store{host: safeHost(o.Hostname), log: o.Log, disk: osDisk{}, settled: make(map[string]identity)}
+	s := &Store{host: safeHost(o.Hostname), log: o.Log, disk: osDisk{}, dataDir: dataDir, touched: make(map[uint64]*os.File)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -138,7 +158,16 @@ func (s *Store) open(dataDir string) (err error) {
 	if err := s.mail.Mkdir(draftsDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if s.drafts, err = s.mail.Open(draftsDir); err != nil {
+	if s.mailDir, err = s.mail.Open("."); err != nil {
+		return err
+	}
+	if s.drafts, err = s.openDir(draftsDir); err != nil {
+		return err
+	}
+	if err := s.touch(s.drafts); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dataDir, journalDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	return syncPath(dataDir)
@@ -160,15 +189,22 @@ func (s *Store) Close() error {
 			errs = append(errs, root.Close())
 		}
 	}
-	if s.drafts != nil {
-		errs = append(errs, s.drafts.Close())
+	for _, dir := range []*os.File{s.mailDir, s.drafts} {
+		if dir != nil {
+			errs = append(errs, dir.Close())
+		}
+	}
+	for _, dir := range s.touched {
+		errs = append(errs, dir.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// LockServer takes the lock that only one server holds on a data directory, and
-// removes what a crash left. It does not wait: ErrServerRunning. The lock ends
-// with release, or with the process.
+// LockServer takes the lock that only one server holds on a data directory,
+// completes the deliveries and removals that a crash has cut off, and removes
+// what else it left. From now on this store delivers through the journal. It does
+// not wait for another server: ErrServerRunning. The lock ends with release, or
+// with the process; release first syncs what the journal holds.
 func (s *Store) LockServer() (release func() error, err error) {
 	f, err := s.flock(serverLock)
 	if errors.Is(err, ErrInUse) {
@@ -177,8 +213,12 @@ func (s *Store) LockServer() (release func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the data directory: %w", err)
 	}
-	if err := s.sweepDrafts(context.Background()); err != nil {
+	c, err := s.openJournal()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if err := s.sweepDrafts(); err != nil {
 		s.log.Warn("removing old drafts failed", "error", err)
 	}
-	return f.Close, nil
+	return func() error { return errors.Join(c.close(), f.Close()) }, nil
 }

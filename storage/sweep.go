@@ -18,14 +18,12 @@ const staleAfter = 36 * time.Hour
 // removedPrefix marks mailboxes on their way out, in mail/.tmp.
 const removedPrefix = "removed-"
 
-// Sweep removes what crashes have left: drafts without a maker, mailboxes whose
-// removal was cut short, and files in the tmp/ of mailboxes that have not been
-// changed for 36 hours. It may run at any time, beside deliveries of any
-// process. It goes on after errors and returns them all.
+// Sweep removes what crashes of other programs have left: files in the tmp/ of
+// mailboxes that have not been changed for 36 hours. It may run at any time,
+// beside deliveries of any process. It goes on after errors and returns them all.
 func (s *Store) Sweep(ctx context.Context) error {
-	errs := []error{s.sweepDrafts(ctx)}
 	names, err := s.List(ctx)
-	errs = append(errs, err)
+	errs := []error{err}
 	for _, name := range names {
 		a, err := parseAddress(name)
 		if err == nil {
@@ -39,8 +37,10 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sweepDrafts empties mail/.tmp of what nobody is working on.
-func (s *Store) sweepDrafts(ctx context.Context) error {
+// sweepDrafts empties mail/.tmp of what nobody is working on: drafts without a
+// maker, and mailboxes whose removal was cut short. The journal needs none of
+// them any more.
+func (s *Store) sweepDrafts() error {
 	dir, err := s.openDir(draftsDir)
 	if err != nil {
 		return err
@@ -49,9 +49,6 @@ func (s *Store) sweepDrafts(ctx context.Context) error {
 	names, err := dir.Readdirnames(-1)
 	errs := []error{err}
 	for _, name := range names {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		if strings.HasPrefix(name, removedPrefix) {
 			errs = append(errs, s.mail.RemoveAll(path.Join(draftsDir, name)))
 		} else {

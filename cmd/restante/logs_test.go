@@ -232,7 +232,7 @@ func TestLogsNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	own := []string{"listening", "stopping", "stopped", "serving as root: make a user for the server and give it the data directory"}
+	own := []string{"checkpoint", "listening", "stopping", "stopped", "serving as root: make a user for the server and give it the data directory"}
 	for line := range strings.Lines(text) {
 		var r map[string]any
 		if err := json.Unmarshal([]byte(line), &r); err != nil {

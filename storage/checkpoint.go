@@ -1,0 +1,219 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"restante/storage/internal/journal"
+)
+
+const (
+	journalDir = "journal"
+	// checkpointEvery is how long a record waits for a checkpoint, as long as the
+	// journal has room.
+	checkpointEvery = 5 * time.Second
+	// settleTime is what deliveries under way have to end in when the journal is
+	// closed.
+	settleTime = 10 * time.Second
+)
+
+// checkpointer has the journal open: it recovers what the last process left,
+// makes checkpoints beside the work, and a last one at the end.
+type checkpointer struct {
+	store   *Store
+	journal *journal.Journal
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// openJournal completes what the journal holds, before anybody can look at a
+// mailbox, and has deliveries use it from now on. The lock of the server is held.
+func (s *Store) openJournal() (*checkpointer, error) {
+	if err := checkKernel(); err != nil {
+		return nil, err
+	}
+	j, err := journal.Open(filepath.Join(s.dataDir, journalDir), journal.Options{
+		Write: s.disk.writeJournal,
+		Sync:  s.disk.syncJournal,
+		Damaged: func(err error) {
+			s.log.Error("the journal is damaged: mail of the last seconds before the crash may be lost", "error", err)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal: %w", err)
+	}
+	if err := s.recover(j); err != nil {
+		return nil, errors.Join(fmt.Errorf("completing deliveries from the journal: %w", err), j.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &checkpointer{store: s, journal: j, stop: cancel, stopped: make(chan struct{})}
+	s.journal.Store(j)
+	go c.run(ctx)
+	return c, nil
+}
+
+// checkKernel refuses kernels whose syncfs does not tell of failed writes.
+func checkKernel() error {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	if !kernelSuffices(release) {
+		return fmt.Errorf("this is Linux %s; 5.8 or later is needed, as older ones do not tell of every failed write", release)
+	}
+	return nil
+}
+
+func kernelSuffices(release string) bool {
+	numbers := strings.FieldsFunc(release, func(c rune) bool { return c < '0' || c > '9' })
+	if len(numbers) < 2 {
+		return true // not a number that we know how to read
+	}
+	major, _ := strconv.Atoi(numbers[0])
+	minor, _ := strconv.Atoi(numbers[1])
+	return major > 5 || major == 5 && minor >= 8
+}
+
+// run makes checkpoints until ctx ends.
+func (c *checkpointer) run(ctx context.Context) {
+	defer close(c.stopped)
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.journal.Pressure():
+		}
+		c.checkpoint(ctx)
+	}
+}
+
+// close makes the last checkpoint, so that nothing is left to recover, and lets
+// go of the journal. Whoever delivers from now on syncs by itself.
+func (c *checkpointer) close() error {
+	c.stop()
+	<-c.stopped
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	c.store.journal.Store(nil)
+	c.checkpoint(ctx)
+	return c.journal.Close()
+}
+
+// checkpoint syncs what the records so far have changed and lets the journal
+// forget them. When that fails they stay, and so do their segments.
+func (c *checkpointer) checkpoint(ctx context.Context) {
+	if !c.journal.Needed() {
+		return
+	}
+	seq, err := c.journal.Settled(ctx)
+	if err != nil {
+		return // it is closed with deliveries under way: the next start completes them
+	}
+	began := time.Now()
+	if err = c.store.syncTouched(); err != nil {
+		c.store.log.Error("a checkpoint failed, writing the mail of the last seconds again", "error", err)
+		err = c.rewrite(seq)
+	}
+	if err == nil {
+		err = c.journal.Checkpoint(seq)
+	}
+	if err != nil {
+		c.journal.Stall(err)
+		c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
+		return
+	}
+	c.store.dropDrafts(seq)
+	c.store.dropNotes(seq)
+	c.store.log.Debug("checkpoint", "record", seq, "duration", time.Since(began))
+}
+
+// rewrite makes files anew from the records up to seq: after a failed sync the
+// octets in memory are no proof of what is on the disk, and a second sync would
+// say that all is well.
+func (c *checkpointer) rewrite(seq uint64) error {
+	c.store.applying.Lock()
+	defer c.store.applying.Unlock()
+	r := recovery{store: c.store, journal: c.journal, upTo: seq, again: true}
+	if err := r.run(); err != nil {
+		return err
+	}
+	return c.store.syncTouched()
+}
+
+// touch remembers the file system of a directory that is about to be changed, so
+// that the next checkpoint syncs it. A handle from before the change is what
+// tells of every failed write.
+func (s *Store) touch(dir *os.File) error {
+	st, err := statFile(dir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.touched[uint64(st.Dev)]; known {
+		return nil
+	}
+	handle, err := openAt(dir, ".", unix.O_DIRECTORY)
+	if err == nil {
+		s.touched[uint64(st.Dev)] = handle
+	}
+	return err
+}
+
+// syncTouched syncs the file systems that deliveries and removals have changed.
+func (s *Store) syncTouched() error {
+	s.mu.Lock()
+	var handles []*os.File
+	for _, h := range s.touched {
+		handles = append(handles, h)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, h := range handles {
+		errs = append(errs, s.disk.syncFS(h))
+	}
+	return errors.Join(errs...)
+}
+
+// keptDraft is a draft that a record of the journal counts on.
+type keptDraft struct {
+	seq uint64
+	id  string
+}
+
+// keepDraft has the draft stay until the checkpoint of its record.
+func (s *Store) keepDraft(seq uint64, d *draft) {
+	d.named = false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, keptDraft{seq, d.id})
+}
+
+// dropDrafts removes the drafts of records up to seq.
+func (s *Store) dropDrafts(seq uint64) {
+	s.mu.Lock()
+	var old []keptDraft
+	s.kept = slices.DeleteFunc(s.kept, func(k keptDraft) bool {
+		if k.seq <= seq {
+			old = append(old, k)
+		}
+		return k.seq <= seq
+	})
+	s.mu.Unlock()
+	for _, k := range old {
+		s.unlinkDraft(k.id)
+	}
+}

@@ -1,0 +1,257 @@
+package journal
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"restante/storage/internal/stable"
+)
+
+// entry is a record on its way.
+type entry struct {
+	kind  byte
+	parts [][]byte
+	size  int
+	seq   uint64
+	round *round
+	err   error
+	done  bool          // written, or err
+	wake  chan struct{} // has a value when done, or when the entry is to lead; nil for one that leads at once
+}
+
+func (j *Journal) append(e *entry) error {
+	for _, p := range e.parts {
+		e.size += len(p)
+	}
+	e.size += maxRecordHeader
+	if int64(e.size) > j.options.SegmentSize-block-frameHeader {
+		return fmt.Errorf("%w: %d octets", ErrTooLarge, e.size)
+	}
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return ErrClosed
+	}
+	j.queue = append(j.queue, e)
+	if e.kind == kindCheckpoint {
+		j.space.Broadcast() // it is what a leader may wait for
+	}
+	follow := j.leading
+	if follow {
+		e.wake = make(chan struct{}, 1)
+	}
+	j.leading = true
+	j.mu.Unlock()
+	if follow {
+		<-e.wake
+		if e.done {
+			return e.err
+		}
+	}
+	j.lead(e)
+	return e.err
+}
+
+// lead writes batches until own is done, then has the next one in the queue lead
+// on.
+func (j *Journal) lead(own *entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for !own.done {
+		err := j.next()
+		if err == nil {
+			err = j.write(j.batch)
+		}
+		for _, e := range j.batch {
+			e.err, e.done, e.parts = err, true, nil
+			if err != nil && e.round != nil {
+				e.round.close()
+			}
+			if e != own {
+				e.wake <- struct{}{}
+			}
+		}
+		clear(j.batch)
+	}
+	j.leading = len(j.queue) > 0
+	if j.leading {
+		j.queue[0].wake <- struct{}{}
+	}
+	j.space.Broadcast() // Close waits for the end of leading
+}
+
+// next moves the next batch out of the queue when there is room for it. Checkpoints
+// go first and alone: they make room. When there will be no room, the batch is
+// all that waits.
+func (j *Journal) next() (err error) {
+	var overdue *time.Timer
+	defer func() {
+		if overdue != nil {
+			overdue.Stop()
+		}
+	}()
+	for {
+		if i := slices.IndexFunc(j.queue, func(e *entry) bool { return e.kind == kindCheckpoint }); i >= 0 {
+			j.take(i, i+1)
+			return nil
+		}
+		n, octets := j.ready()
+		switch {
+		case j.fits(octets) || len(j.chain) < j.options.MaxSegments:
+			err = nil
+		case j.closed:
+			n, err = len(j.queue), ErrClosed
+		case j.stalled != nil:
+			n, err = len(j.queue), fmt.Errorf("%w: %w", ErrFull, j.stalled)
+		default:
+			if overdue == nil {
+				overdue = time.AfterFunc(j.options.Patience, func() {
+					j.Stall(fmt.Errorf("no checkpoint in %v", j.options.Patience))
+				})
+			}
+			j.press()
+			j.space.Wait()
+			continue
+		}
+		j.take(0, n)
+		return err
+	}
+}
+
+// take moves some entries of the queue to batch.
+func (j *Journal) take(from, to int) {
+	j.batch = append(j.batch[:0], j.queue[from:to]...)
+	j.queue = slices.Delete(j.queue, from, to)
+}
+
+// ready is how many records of the queue the next frame takes, and the octets of
+// that frame at most.
+func (j *Journal) ready() (n, octets int) {
+	most := int(min(maxBatch, j.options.SegmentSize-block))
+	octets = frameHeader
+	for n < len(j.queue) && (n == 0 || octets+j.queue[n].size <= most) {
+		octets += j.queue[n].size
+		n++
+	}
+	return n, octets
+}
+
+// fits is whether the segment in use takes a frame of so many octets.
+func (j *Journal) fits(octets int) bool {
+	n := len(j.chain)
+	return n > 0 && !j.chain[n-1].stuck && j.chain[n-1].end+int64(roundUp(octets)) <= j.options.SegmentSize
+}
+
+// write makes a batch durable as one frame. It is called with mu, which it gives
+// up for the time of the system calls. The sequence numbers are used up even when
+// it fails: somebody may have read them from the file.
+func (j *Journal) write(batch []*entry) error {
+	octets, before := frameHeader, j.last
+	for i, e := range batch {
+		octets += e.size
+		e.seq = before + uint64(i) + 1
+		if e.kind == kindRecord {
+			e.round = j.round
+			e.round.open++
+		}
+	}
+	seg, fresh, err := j.segment(octets)
+	if err != nil {
+		return err
+	}
+	j.mu.Unlock()
+	j.encode(seg, fresh, batch)
+	err = j.put(seg)
+	j.mu.Lock()
+	j.last = before + uint64(len(batch))
+	if err != nil {
+		seg.stuck = true
+		if fresh {
+			// Its header may be on the disk and say where the segment before it ends.
+			j.remove(seg)
+			if n := len(j.chain); n > 0 {
+				j.chain[n-1].stuck = true
+			}
+		}
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	if fresh {
+		j.chain = append(j.chain, seg)
+	}
+	seg.end += int64(len(j.buf))
+	seg.last = j.last
+	if batch[0].kind == kindRecord {
+		j.record = j.last
+	}
+	if cap(j.buf) > keptBuffer {
+		j.buf = nil
+	}
+	return nil
+}
+
+// segment gives the segment that takes a frame of so many octets. A fresh one
+// becomes part of the chain when the frame is written.
+func (j *Journal) segment(octets int) (seg *segment, fresh bool, err error) {
+	if j.fits(octets) {
+		return j.chain[len(j.chain)-1], false, nil
+	}
+	if len(j.chain) >= j.options.MaxSegments/2 {
+		j.press()
+	}
+	if len(j.free) > 0 {
+		seg = j.free[0]
+		j.free = slices.Delete(j.free, 0, 1)
+	} else if seg, err = j.create(); err != nil {
+		return nil, false, fmt.Errorf("making a segment of the journal: %w", err)
+	}
+	j.number++
+	h := segmentHeader{number: j.number, salt: rand.Uint64(), first: j.last + 1}
+	if n := len(j.chain); n > 0 {
+		prev := j.chain[n-1]
+		h.prevSalt, h.prevEnd, h.prevLast = prev.salt, uint64(prev.end), prev.last
+	}
+	seg.segmentHeader, seg.end, seg.last, seg.stuck = h, 0, j.last, false
+	return seg, true, nil
+}
+
+// encode puts the frame of a batch into buf, after the header if the segment has
+// none yet.
+func (j *Journal) encode(seg *segment, fresh bool, batch []*entry) {
+	j.buf = j.buf[:0]
+	if fresh {
+		j.buf = append(j.buf, zeros...)
+		seg.encode(j.buf)
+	}
+	start := len(j.buf)
+	j.buf = beginFrame(j.buf)
+	for _, e := range batch {
+		j.buf = appendRecord(j.buf, e.kind, e.parts)
+	}
+	j.buf = endFrame(j.buf, start, seg.salt, batch[0].seq, len(batch))
+}
+
+// put writes buf to the end of a segment and syncs it. A segment that is too
+// short is lengthened first.
+func (j *Journal) put(seg *segment) error {
+	if end := seg.end + int64(len(j.buf)); end > seg.size {
+		to := max(end, min(seg.size+growth, j.options.SegmentSize))
+		if err := j.options.Write(seg.file, make([]byte, to-seg.size), seg.size); err != nil {
+			return err
+		}
+		seg.size = to
+	}
+	if err := j.options.Write(seg.file, j.buf, seg.end); err != nil {
+		return err
+	}
+	if err := j.options.Sync(seg.file); err != nil {
+		return err
+	}
+	if seg.named {
+		return nil
+	}
+	err := stable.File(j.dir)
+	seg.named = err == nil
+	return err
+}

@@ -1,0 +1,182 @@
+// Package journal is a write-ahead log: records are on stable storage when Append
+// returns, come back in order after a crash, and are forgotten when the owner says
+// that they are no longer needed.
+//
+// The journal is a directory of a few segments, files of a fixed size that are used
+// over and over. Records that are appended at the same time share one frame, one
+// write and one sync: whoever finds no write under way does the next one, for all
+// that wait by then. A lone record does not wait for anybody.
+//
+// # Why an acknowledged record is found again
+//
+//  1. A frame has a checksum and the salt of its segment, a random number. After a
+//     crash it is found whole or not at all, and nothing else is taken for one:
+//     no frame of an earlier use of the file, and nothing that a message contains.
+//  2. Frames begin at blocks, and a write never touches the blocks of frames that
+//     were acknowledged. A write that is torn or fails damages nothing but itself.
+//  3. The next frame is written only when the sync of the one before has succeeded.
+//     So all acknowledged frames of a segment are in front, and reading to the
+//     first invalid one finds them all. A valid frame after an invalid one is
+//     damage, which is reported.
+//  4. A write or sync that fails is not tried again. Its segment takes no more
+//     frames: the next one goes to another segment, whose header says where the
+//     valid frames of the one before end. Header and first frame are one write.
+//     If that is what failed, the new segment is removed, and the one before it
+//     takes no more frames either: should the file come back after a crash, its
+//     header must not be wrong about it.
+//  5. The header also names the segment before by its salt. Reading starts at the
+//     segment with the highest number and follows these names back as far as they
+//     lead. Segments that are not on that chain are old or never came to be.
+//  6. A checkpoint is a record too: it says up to which sequence number records are
+//     no longer needed. Only when it is durable are segments, the oldest first,
+//     given back for new use. The last checkpoint is always in a segment in use.
+//  7. A process may be killed between a write and its sync. So Open syncs the newest
+//     segment before it believes what it reads there, and adds nothing to it.
+//
+// Blocks that were written before are overwritten in place, so that the sync of
+// a frame has no metadata of the file system to write; a segment that is new
+// grows by zeros, some blocks ahead.
+package journal
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"restante/storage/internal/stable"
+)
+
+var (
+	// ErrFull: all segments hold records that are still needed.
+	ErrFull = errors.New("journal is full")
+	// ErrClosed: Close was called.
+	ErrClosed = errors.New("journal is closed")
+	// ErrTooLarge: the record is larger than any segment.
+	ErrTooLarge = errors.New("record is too large for the journal")
+)
+
+const (
+	kindRecord     byte = 1
+	kindCheckpoint byte = 2
+)
+
+const (
+	growth     = 1 << 20 // octets that a new segment grows by
+	maxBatch   = 1 << 20 // octets of records in a frame; a larger one is alone
+	keptBuffer = 2 << 20 // the buffer of frames is kept up to this
+)
+
+// Options of a Journal. Zero values have their defaults.
+type Options struct {
+	SegmentSize int64         // octets; default 16 MiB
+	MaxSegments int           // in use at the same time, at least 2; default 8. A checkpoint may take one more.
+	Patience    time.Duration // of an Append that waits for a checkpoint; default a minute
+	// Damaged is told of acknowledged records that were lost to damage of the disk.
+	Damaged func(err error)
+
+	// The system calls, for tests that let them fail.
+	Write func(f *os.File, p []byte, off int64) error
+	Sync  func(f *os.File) error // data of a segment
+}
+
+func (o Options) withDefaults() Options {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 16 << 20
+	}
+	if o.MaxSegments == 0 {
+		o.MaxSegments = 8
+	}
+	o.MaxSegments = max(o.MaxSegments, 2) // the newest is never given back
+	if o.Patience == 0 {
+		o.Patience = time.Minute
+	}
+	if o.Damaged == nil {
+		o.Damaged = func(error) {}
+	}
+	if o.Write == nil {
+		o.Write = func(f *os.File, p []byte, off int64) error {
+			_, err := f.WriteAt(p, off)
+			return err
+		}
+	}
+	if o.Sync == nil {
+		o.Sync = stable.Data
+	}
+	return o
+}
+
+// Journal is an open journal. One process may have it open at a time, and must
+// see to that itself. Its methods may be called by any number of goroutines.
+type Journal struct {
+	options  Options
+	dir      *os.File
+	pressure chan struct{}
+
+	mu      sync.Mutex
+	space   sync.Cond // segments were given back, or a checkpoint failed, or closed
+	queue   []*entry
+	leading bool // somebody is writing
+	closed  bool
+	stalled error // why the last checkpoint failed
+
+	last       uint64 // sequence number given last, to a record or one that failed
+	record     uint64 // the same, of the last that is no checkpoint
+	checkpoint uint64 // records up to here are not needed
+	round      *round
+
+	// These change only under mu and by the one who writes.
+	chain  []*segment // in use, oldest first
+	free   []*segment // for the next use, longest unused first
+	slot   int        // of the next new file
+	number uint64     // highest of any segment
+	batch  []*entry   // being written
+	buf    []byte     // their frame
+}
+
+// Applied is to be called, once, when what a record says has been done, or will
+// never be.
+type Applied func()
+
+// Append returns when a record, the concatenation of parts, is on stable storage,
+// with its sequence number. On an error it will not be replayed, unless the
+// process crashes before the next Append succeeds. When no segment is free it
+// waits for a checkpoint, but not if the last one failed: ErrFull.
+func (j *Journal) Append(parts ...[]byte) (seq uint64, applied Applied, err error) {
+	e := &entry{kind: kindRecord, parts: parts}
+	if err := j.append(e); err != nil {
+		return 0, nil, err
+	}
+	r := e.round // e is not kept
+	return e.seq, func() { j.applied(r) }, nil
+}
+
+// Last is the sequence number given last, 0 before the first.
+func (j *Journal) Last() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.last
+}
+
+// Needed is whether there are records that no checkpoint covers.
+func (j *Journal) Needed() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.record > j.checkpoint
+}
+
+// Close ends the use of the journal. Records that are being written are finished.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+	j.space.Broadcast()
+	for j.leading {
+		j.space.Wait()
+	}
+	var errs []error
+	for _, s := range append(j.chain, j.free...) {
+		errs = append(errs, s.file.Close())
+	}
+	return errors.Join(append(errs, j.dir.Close())...)
+}

@@ -1,0 +1,283 @@
+package journal
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"restante/storage/internal/stable"
+)
+
+// segmentPrefix and a number are the name of a segment's file.
+const segmentPrefix = "segment-"
+
+// Open opens the journal in the directory path, which exists. Replay then gives
+// what the last process has left.
+func Open(path string, o Options) (_ *Journal, err error) {
+	o = o.withDefaults()
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{options: o, dir: dir, round: &round{}, pressure: make(chan struct{}, 1)}
+	j.space.L = &j.mu
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, j.Close())
+		}
+	}()
+	found, err := openSegments(path, os.O_RDWR)
+	j.free = found
+	if err != nil {
+		return nil, err
+	}
+	if err := stable.File(dir); err != nil {
+		return nil, err
+	}
+	for _, s := range found {
+		s.named = true
+		j.slot = max(j.slot, s.slot+1)
+		j.number = max(j.number, s.number)
+	}
+	c, err := follow(found)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(c.segments); n > 0 { // the others were synced before it was begun
+		if err := o.Sync(c.segments[n-1].file); err != nil {
+			return nil, fmt.Errorf("opening the journal: %w", err)
+		}
+	}
+	for _, d := range c.damage() {
+		o.Damaged(d)
+	}
+	j.chain, j.free = c.segments, c.rest
+	j.last, j.record, j.checkpoint = c.last, c.record, c.checkpoint
+	j.release()
+	return j, nil
+}
+
+// LastOf is the sequence number of the last record of the journal in the
+// directory path, which another process may have open; 0 if there is none. It may
+// be a later number than that of the last record that was acknowledged, but
+// all records that are acknowledged after the call have higher ones.
+func LastOf(path string) (uint64, error) {
+	for range 100 { // each lost only to a segment that was used up in that moment
+		last, stale, err := lastOf(path)
+		if err != nil || !stale {
+			return last, err
+		}
+	}
+	return 0, fmt.Errorf("reading the journal %s: it changes too fast", path)
+}
+
+// lastOf is LastOf, or tells that the newest segment has become another one.
+func lastOf(path string) (last uint64, stale bool, err error) {
+	found, err := openSegments(path, os.O_RDONLY)
+	defer func() {
+		for _, s := range found {
+			s.file.Close()
+		}
+	}()
+	if errors.Is(err, os.ErrNotExist) { // a segment, or all of it
+		_, err = os.Stat(path)
+		return 0, err == nil, err
+	}
+	if err != nil || len(found) == 0 {
+		return 0, false, err
+	}
+	newest := slices.MaxFunc(found, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
+	if newest.number == 0 {
+		return 0, false, nil
+	}
+	var c chain
+	if err := c.add(newest, -1); err != nil {
+		return 0, false, err
+	}
+	h, err := readHeader(newest.file)
+	return c.last, h != newest.segmentHeader, err
+}
+
+// openSegments opens all files of the journal and reads their headers. On an
+// error it gives those that are open.
+func openSegments(path string, flag int) (found []*segment, err error) {
+	names, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		number, ok := strings.CutPrefix(name.Name(), segmentPrefix)
+		slot, err := strconv.ParseUint(number, 10, 31)
+		if !ok || err != nil {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(path, name.Name()), flag, 0)
+		if err != nil {
+			return found, err
+		}
+		s := &segment{slot: int(slot), file: f, stuck: true}
+		found = append(found, s)
+		st, err := f.Stat()
+		if err != nil {
+			return found, err
+		}
+		s.size = st.Size()
+		if s.segmentHeader, err = readHeader(f); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// readHeader gives no header, all zero, for a file that has none.
+func readHeader(f *os.File) (h segmentHeader, err error) {
+	head := make([]byte, block)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return h, fmt.Errorf("reading %s: %w", f.Name(), err)
+	}
+	h, _ = decodeHeader(head[:n])
+	return h, nil
+}
+
+// chain is the segments in use, oldest first, and what they say.
+type chain struct {
+	segments, rest []*segment
+	last           uint64 // sequence number
+	record         uint64 // of the last that is no checkpoint
+	checkpoint     uint64
+}
+
+// follow finds the chain of segments, from the newest one back.
+func follow(found []*segment) (c chain, err error) {
+	c.rest = slices.Clone(found)
+	slices.SortFunc(c.rest, func(a, b *segment) int { return cmp.Compare(b.number, a.number) })
+	salt, limit := uint64(0), int64(-1)
+	if len(c.rest) > 0 && c.rest[0].number > 0 {
+		salt = c.rest[0].salt
+	}
+	for salt != 0 {
+		i := slices.IndexFunc(c.rest, func(s *segment) bool { return s.salt == salt })
+		if i < 0 {
+			break
+		}
+		s := c.rest[i]
+		if err := c.add(s, limit); err != nil {
+			return c, err
+		}
+		c.rest = slices.Delete(c.rest, i, i+1)
+		salt, limit = s.prevSalt, int64(s.prevEnd)
+	}
+	slices.Reverse(c.rest) // the longest unused first
+	return c, nil
+}
+
+// add reads a segment and puts it in front of the chain. limit is where its
+// frames end, -1 if that is not known.
+func (c *chain) add(s *segment, limit int64) error {
+	content, err := s.read(min(s.size, maxSegment))
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", s.file.Name(), err)
+	}
+	known := limit >= 0
+	if !known {
+		limit = int64(len(content))
+	}
+	s.last = s.first - 1
+	s.end, s.damaged, err = s.walk(content, limit, func(f frame) error {
+		s.last = f.first + uint64(f.count) - 1
+		return f.records(func(seq uint64, kind byte, record []byte) error {
+			if kind == kindCheckpoint {
+				c.checkpoint = max(c.checkpoint, checkpointOf(record))
+			} else {
+				c.record = max(c.record, seq)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.file.Name(), err)
+	}
+	s.damaged = s.damaged || known && s.end != limit
+	c.last = max(c.last, s.last)
+	c.segments = append([]*segment{s}, c.segments...)
+	return nil
+}
+
+// damage lists what is missing of the records that are needed.
+func (c *chain) damage() (found []error) {
+	for i, s := range c.segments {
+		until := uint64(math.MaxUint64)
+		if i+1 < len(c.segments) {
+			until = c.segments[i+1].prevLast
+		}
+		if i == 0 && s.prevLast > c.checkpoint {
+			found = append(found, fmt.Errorf("the journal has lost records %d to %d", c.checkpoint+1, s.prevLast))
+		}
+		if s.damaged && until > c.checkpoint {
+			found = append(found, fmt.Errorf("%s is damaged and has lost records", s.file.Name()))
+		}
+	}
+	return found
+}
+
+// Replay calls fn for each record that no checkpoint covers, in order. record is
+// valid until fn returns. It may run beside Append, but not beside Checkpoint.
+func (j *Journal) Replay(fn func(seq uint64, record []byte) error) error {
+	j.mu.Lock()
+	type part struct {
+		*segment
+		end int64
+	}
+	var parts []part
+	for _, s := range j.chain {
+		parts = append(parts, part{s, s.end})
+	}
+	after := j.checkpoint
+	j.mu.Unlock()
+	for _, p := range parts {
+		content, err := p.read(p.end)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", p.file.Name(), err)
+		}
+		_, _, err = p.walk(content, p.end, func(f frame) error {
+			return f.records(func(seq uint64, kind byte, record []byte) error {
+				if kind != kindRecord || seq <= after {
+					return nil
+				}
+				return fn(seq, record)
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// create makes the file of a new segment. It is named for good when its first
+// frame is written.
+func (j *Journal) create() (*segment, error) {
+	name := filepath.Join(j.dir.Name(), segmentPrefix+strconv.Itoa(j.slot))
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	s := &segment{slot: j.slot, file: f}
+	j.slot++
+	return s, nil
+}
+
+// remove removes the file of a segment that is not in use. Should it come back
+// after a crash, no chain leads to it.
+func (j *Journal) remove(s *segment) {
+	_ = os.Remove(s.file.Name())
+	_ = s.file.Close()
+}

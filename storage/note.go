@@ -1,0 +1,134 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"crypto/rand"
+
+	"restante/storage/internal/journal"
+)
+
+// notesDir is where processes that do not have the journal note what they remove,
+// so that recovery does not bring it back.
+const notesDir = journalDir + "/removed"
+
+// note is a removal by another process than the one that has the journal.
+type note struct {
+	record
+	after uint64 // what it removed was delivered by this record at the latest
+}
+
+// noteRemoval makes it durable that recovery must not bring back what rec names:
+// in the journal, if this process has it, else in a note beside it.
+func (s *Store) noteRemoval(rec record) error {
+	if j := s.journal.Load(); j != nil {
+		return s.journalRemoval(j, rec)
+	}
+	after, err := journal.LastOf(filepath.Join(s.dataDir, journalDir))
+	if err != nil || after == 0 { // there is nothing that could come back
+		return err
+	}
+	b := append(binary.BigEndian.AppendUint64(nil, after), rec.encode()...)
+	return s.writeNote(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
+}
+
+// journalRemoval is noteRemoval for a removal that nobody does again, because
+// the caller syncs it.
+func (s *Store) journalRemoval(j *journal.Journal, rec record) error {
+	_, applied, err := j.Append(rec.encode())
+	if err == nil {
+		applied()
+	}
+	return err
+}
+
+func (s *Store) writeNote(b []byte) error {
+	dir := filepath.Join(s.dataDir, notesDir)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	name := rand.Text()
+	draft := filepath.Join(dir, "."+name)
+	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = s.disk.sync(f)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(draft, filepath.Join(dir, name))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(draft))
+	}
+	return errors.Join(syncPath(dir), syncPath(filepath.Dir(dir)))
+}
+
+// eachNote calls fn for every note.
+func (s *Store) eachNote(fn func(note) error) error {
+	return s.readNotes(func(_ string, n note) error { return fn(n) })
+}
+
+// dropNotes removes the notes about records up to seq.
+func (s *Store) dropNotes(seq uint64) {
+	err := s.readNotes(func(path string, n note) error {
+		if n.after > seq {
+			return nil
+		}
+		return ignoreMissing(os.Remove(path))
+	})
+	if err != nil {
+		s.log.Warn("removing notes beside the journal failed", "error", err)
+	}
+}
+
+func (s *Store) readNotes(fn func(path string, n note) error) error {
+	dir := filepath.Join(s.dataDir, notesDir)
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), ".") { // cut off in the writing: nobody was told that it is there
+			continue
+		}
+		path := filepath.Join(dir, f.Name())
+		b, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		n, err := decodeNote(b)
+		if err != nil {
+			s.log.Error("a note beside the journal is damaged: what it removed may come back", "file", path, "error", err)
+			continue
+		}
+		if err := fn(path, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeNote(b []byte) (n note, err error) {
+	end := len(b) - crc32.Size
+	if end < 8 || crc32.ChecksumIEEE(b[:end]) != binary.BigEndian.Uint32(b[end:]) {
+		return n, fmt.Errorf("note of %d octets: wrong checksum", len(b))
+	}
+	n.after = binary.BigEndian.Uint64(b)
+	n.record, err = decodeRecord(b[8:end])
+	return n, err
+}

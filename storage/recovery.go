@@ -1,0 +1,203 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"restante/storage/internal/journal"
+)
+
+// unplacedDir is where recovery puts messages whose mailbox it cannot open.
+const unplacedDir = journalDir + "/unplaced"
+
+// recovery does again what the journal says, where that is needed.
+type recovery struct {
+	store   *Store
+	journal *journal.Journal
+	upTo    uint64 // deliveries after this record are left alone
+	again   bool   // files that look right are written anew all the same
+
+	gone      map[address]uint64          // mailboxes removed, after which record
+	removed   map[address]map[string]bool // messages removed, by base name
+	found     map[address]map[string]place
+	completed int
+}
+
+// place is where a message is in a mailbox now; name is "" where it is not.
+type place struct {
+	name string
+	seen bool
+}
+
+// recover completes what the journal holds, makes that durable, and has the
+// journal forget it.
+func (s *Store) recover(j *journal.Journal) error {
+	if j.Needed() {
+		r := recovery{store: s, journal: j, upTo: math.MaxUint64}
+		if err := r.run(); err != nil {
+			return full(err)
+		}
+		if err := s.syncTouched(); err != nil {
+			return err
+		}
+		if err := j.Checkpoint(j.Last()); err != nil {
+			return err
+		}
+		s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
+	}
+	s.dropNotes(math.MaxUint64)
+	return nil
+}
+
+func (r *recovery) run() error {
+	if err := r.learn(); err != nil {
+		return err
+	}
+	for a, wanted := range r.found {
+		if err := r.locate(a, wanted); err != nil {
+			return err
+		}
+	}
+	if err := r.each(r.complete); err != nil {
+		return err
+	}
+	for a, bases := range r.removed {
+		if err := r.remove(a, bases); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each calls fn for each record of the journal.
+func (r *recovery) each(fn func(seq uint64, rec record) error) error {
+	return r.journal.Replay(func(seq uint64, b []byte) error {
+		rec, err := decodeRecord(b)
+		if err != nil {
+			// Its checksum is right: some other version wrote it. To go on would lose it.
+			return fmt.Errorf("record %d: %w", seq, err)
+		}
+		return fn(seq, rec)
+	})
+}
+
+// learn collects what was removed, and which messages are to be looked for.
+func (r *recovery) learn() error {
+	r.gone = make(map[address]uint64)
+	r.removed = make(map[address]map[string]bool)
+	r.found = make(map[address]map[string]place)
+	take := func(seq uint64, rec record) error {
+		for _, a := range rec.to {
+			switch rec.kind {
+			case recordGone:
+				r.gone[a] = max(r.gone[a], seq)
+			case recordRemoved:
+				mark(r.removed, a, rec.names, true)
+			default:
+				mark(r.found, a, rec.names[:1], place{})
+			}
+		}
+		return nil
+	}
+	if err := r.store.eachNote(func(n note) error { return take(n.after, n.record) }); err != nil {
+		return err
+	}
+	return r.each(take)
+}
+
+func mark[T any](in map[address]map[string]T, a address, names []string, value T) {
+	if in[a] == nil {
+		in[a] = make(map[string]T)
+	}
+	for _, name := range names {
+		in[a][name] = value
+	}
+}
+
+// locate finds out where the wanted messages are. A mailbox that cannot be opened
+// or is not there has none.
+func (r *recovery) locate(a address, wanted map[string]place) error {
+	m, err := r.store.openMailbox(a)
+	if err != nil {
+		return passing(err)
+	}
+	defer m.close()
+	files, err := m.files()
+	if err != nil {
+		return passing(err)
+	}
+	for _, f := range files {
+		base := baseName(f.name)
+		if _, ok := wanted[base]; ok {
+			wanted[base] = place{name: strings.Clone(f.name), seen: f.seen}
+		}
+	}
+	return nil
+}
+
+// passing is nil for an error that is about one mailbox, and err for one that
+// is about the disk, which ends the recovery: it is to be run again later.
+func passing(err error) error {
+	for _, disk := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, disk) {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete delivers the message of a record to the mailboxes that do not have it
+// whole.
+func (r *recovery) complete(seq uint64, rec record) error {
+	if rec.kind != recordMessage && rec.kind != recordDraft || seq > r.upTo {
+		return nil
+	}
+	src := source{recovery: r, rec: rec}
+	defer src.close()
+	name := rec.names[0]
+	for _, a := range rec.to {
+		if seq <= r.gone[a] || r.removed[a][name] {
+			continue
+		}
+		at := r.found[a][name]
+		if whole, err := src.whole(a, at); whole || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := src.deliver(a, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes messages again.
+func (r *recovery) remove(a address, bases map[string]bool) error {
+	m, err := r.store.openMailbox(a)
+	if errors.Is(err, ErrNoMailbox) {
+		return nil
+	}
+	names := make([]string, 0, len(bases))
+	for base := range bases {
+		names = append(names, base)
+	}
+	if err == nil {
+		err = r.store.touch(m.new)
+		if err == nil {
+			_, err = m.remove(context.Background(), r.store.disk, names, false)
+		}
+		m.close()
+	}
+	if err != nil && passing(err) == nil {
+		r.store.log.Error("removed messages may be back in a mailbox that cannot be opened", "mailbox", a.String(), "error", err)
+		return nil
+	}
+	return err
+}
