@@ -47,7 +47,7 @@ func (w *wire) command(line string) {
 		return
 	}
 	w.verb = strings.ToUpper(verb)
-	w.line = []byte(do(w, strings.Trim(arg, " \t")))
+	w.line = do(w, strings.Trim(arg, " \t"))
 }
 
 // refuse answers by itself.

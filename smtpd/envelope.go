@@ -231,22 +231,28 @@ type envelope struct {
 	from       address
 	recipients []string // canonical addresses
 	mailboxes  []string
-	seen       map[string]bool // "r" + address, "m" + mailbox
+	seen       map[entry]bool
+}
+
+// An entry is something that an envelope has once.
+type entry struct {
+	mailbox bool // or else a recipient
+	name    string
 }
 
 // add takes in an accepted recipient.
 func (e *envelope) add(r Recipient) {
 	if e.seen == nil {
-		e.seen = make(map[string]bool)
+		e.seen = make(map[entry]bool)
 	}
-	if !e.seen["r"+r.Address] {
-		e.seen["r"+r.Address] = true
+	if address := (entry{name: r.Address}); !e.seen[address] {
+		e.seen[address] = true
 		e.recipients = append(e.recipients, r.Address)
 	}
-	for _, m := range r.Mailboxes {
-		if !e.seen["m"+m] {
-			e.seen["m"+m] = true
-			e.mailboxes = append(e.mailboxes, m)
+	for _, name := range r.Mailboxes {
+		if mailbox := (entry{true, name}); !e.seen[mailbox] {
+			e.seen[mailbox] = true
+			e.mailboxes = append(e.mailboxes, name)
 		}
 	}
 }

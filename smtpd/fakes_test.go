@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -286,3 +287,49 @@ func (o *once) Accept() (net.Conn, error) {
 
 func (*once) Close() error   { return nil }
 func (*once) Addr() net.Addr { return &net.TCPAddr{} }
+
+// canned is a connection without a network: the client's pieces come in turn,
+// again and again.
+type canned struct {
+	script
+	pieces []string
+	next   int
+	rounds int
+	quiet  bool  // the replies are thrown away
+	asked  []int // sizes of the reads, unless quiet
+}
+
+func (c *canned) Read(p []byte) (int, error) {
+	if !c.quiet {
+		c.asked = append(c.asked, len(p))
+	}
+	if c.next == len(c.pieces) {
+		if c.rounds--; c.rounds <= 0 {
+			return 0, io.EOF
+		}
+		c.next = 1 // after EHLO
+	}
+	piece := c.pieces[c.next]
+	n := copy(p, piece)
+	if c.pieces[c.next] = piece[n:]; n == len(piece) {
+		c.pieces[c.next] = piece
+		c.next++
+	}
+	return n, nil
+}
+
+func (c *canned) Write(p []byte) (int, error) {
+	if c.quiet {
+		return len(p), nil
+	}
+	return c.script.Write(p)
+}
+
+// play is the whole conversation: it gives the lines of the server.
+func (c *canned) play(s *Server) []string {
+	c.rounds, c.closed = 1, make(chan struct{})
+	c.pieces = slices.Clone(c.pieces)
+	_ = s.Serve(&once{conn: c})
+	<-c.closed
+	return strings.Split(strings.TrimSuffix(c.out.String(), "\r\n"), "\r\n")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 var (
@@ -13,15 +14,46 @@ var (
 	endDot  = []byte(".\r\n")
 )
 
-// A buffer holds the octets that were read ahead of what is being parsed. It
-// has one fixed array; read is asked for more only when a caller needs it.
+// A buffer holds the octets that were read ahead of what is being parsed;
+// read is asked for more only when a caller needs it. It waits with a small
+// array of its own, so that many connections can, and borrows a large one
+// while much comes in.
 type buffer struct {
-	read func(p []byte) (int, error)
-	buf  []byte
-	r, w int
+	read  func(p []byte) (int, error)
+	pool  *sync.Pool // of large arrays, *[]byte
+	small []byte
+	large *[]byte // borrowed, or nil
+	buf   []byte  // small or large
+	r, w  int
 }
 
-// bytes are the octets at hand, valid until more is called.
+func newBuffer(read func(p []byte) (int, error), small int, pool *sync.Pool) buffer {
+	b := buffer{read: read, pool: pool, small: make([]byte, small)}
+	b.buf = b.small
+	return b
+}
+
+// grow has the next reads be large ones.
+func (b *buffer) grow() {
+	if b.large != nil {
+		return
+	}
+	b.large = b.pool.Get().(*[]byte)
+	b.w = copy(*b.large, b.bytes())
+	b.r, b.buf = 0, *b.large
+}
+
+// shrink gives the large array back if nothing is in it.
+func (b *buffer) shrink() {
+	if b.large == nil || b.r < b.w {
+		return
+	}
+	b.pool.Put(b.large)
+	b.large, b.buf = nil, b.small
+	b.drop()
+}
+
+// bytes are the octets at hand, valid until more, grow or shrink is called.
 func (b *buffer) bytes() []byte { return b.buf[b.r:b.w] }
 
 func (b *buffer) skip(n int) { b.r += n }
@@ -31,6 +63,9 @@ func (b *buffer) drop() { b.r, b.w = 0, 0 }
 
 // more adds at least one octet to those at hand, or says why it can't.
 func (b *buffer) more() error {
+	if b.w == len(b.buf) {
+		b.grow() // there is likely to be more than the small array takes
+	}
 	if b.r > 0 {
 		b.w = copy(b.buf, b.buf[b.r:b.w])
 		b.r = 0
@@ -138,9 +173,7 @@ func (m *message) content(p []byte) int {
 		piece = piece[:1]
 		m.start = true
 	} else {
-		if i := bytes.Index(piece, crlfDot); i >= 0 {
-			piece = piece[:i+len(crlf)]
-		}
+		piece = piece[:beforeDot(piece)]
 		m.start = bytes.HasSuffix(piece, crlf)
 	}
 	n := copy(p, piece)
@@ -150,6 +183,21 @@ func (m *message) content(p []byte) int {
 		m.err = replyTooLarge
 	}
 	return n
+}
+
+// beforeDot is the length of p up to the first line in it that begins with a
+// dot, or all of it. Encoded content has no dots at all: to look for one first
+// spares it a look at every line end.
+func beforeDot(p []byte) int {
+	dot := bytes.IndexByte(p, '.')
+	if dot < 0 {
+		return len(p)
+	}
+	from := max(dot-len(crlf), 0)
+	if i := bytes.Index(p[from:], crlfDot); i >= 0 {
+		return from + i + len(crlf)
+	}
+	return len(p)
 }
 
 // drain reads to the end of the message whatever became of it, so that the
@@ -167,8 +215,11 @@ func (m *message) drain() error {
 // unexpected is the error of a message that ends before its end: the reply of
 // a time-out as it is, anything else as io.ErrUnexpectedEOF.
 func unexpected(err error) error {
+	if err == nil {
+		return nil
+	}
 	var known reply
-	if err == nil || errors.As(err, &known) {
+	if errors.As(err, &known) {
 		return err
 	}
 	return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)

@@ -2,7 +2,6 @@ package smtpd
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -19,6 +18,10 @@ var (
 	ErrOverQuota   = errors.New("smtpd: mailbox is over its quota")
 	ErrBadAddress  = errors.New("smtpd: address is not valid")
 )
+
+// ErrNoSpace is what a Store says, wrapped or not, when its disk is full. It
+// is our fault and logged as one, but the client hears 452 4.3.1 (RFC 3463).
+var ErrNoSpace = errors.New("smtpd: no space for the message")
 
 // A reply is one SMTP reply of one line: code, enhanced status code (RFC
 // 3463; none when zero) and a text that never holds what a client sent. It is
@@ -52,6 +55,7 @@ var (
 	replyBadRcpt     = reply{501, smtp.EnhancedCode{5, 1, 3}, "Malformed, expected TO:<address>"}
 	replyBadParam    = reply{501, smtp.EnhancedCode{5, 5, 4}, "Malformed parameter"}
 	replyNoParam     = reply{555, smtp.EnhancedCode{5, 5, 4}, "Parameter not supported"}
+	replyNoSpace     = reply{452, smtp.EnhancedCode{4, 3, 1}, "No space left here, try again later"}
 	replyOurFault    = reply{451, smtp.EnhancedCode{4, 3, 0}, "A fault on our side, try again later"}
 
 	// After a 421 the wire closes the connection.
@@ -122,6 +126,9 @@ func asReply(err error) (r reply, ours bool) {
 			return o.reply, false
 		}
 	}
+	if errors.Is(err, ErrNoSpace) {
+		return replyNoSpace, true
+	}
 	return replyOurFault, true
 }
 
@@ -132,10 +139,16 @@ func accepted(id string) reply {
 
 // line gives the reply as it goes over the wire, without CRLF.
 func (r reply) line() string {
-	if r.status == smtp.NoEnhancedCode {
-		return strconv.Itoa(r.code) + " " + r.text
+	b := make([]byte, 0, 100)
+	b = strconv.AppendInt(b, int64(r.code), 10)
+	if r.status != smtp.NoEnhancedCode {
+		for i, n := range r.status {
+			b = append(b, " .."[i])
+			b = strconv.AppendInt(b, int64(n), 10)
+		}
 	}
-	return fmt.Sprintf("%d %d.%d.%d %s", r.code, r.status[0], r.status[1], r.status[2], r.text)
+	b = append(b, ' ')
+	return string(append(b, r.text...))
 }
 
 func (r reply) Error() string { return "smtpd: reply " + r.line() }

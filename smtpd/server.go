@@ -11,6 +11,7 @@
 package smtpd
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -101,7 +102,9 @@ type Store interface {
 	// 250 and forgets the message. On an error, of message.Read or of its
 	// own, nothing may stay visible in any mailbox. size is what it takes on
 	// disk, in octets. Line ends are as the client sent them, CR and LF by
-	// themselves included. ctx ends when the server closes hard.
+	// themselves included. ctx ends when the server closes hard. message must
+	// not be used after the return. An error that is ErrNoSpace has a reply of
+	// its own; any other is 451.
 	Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (size int64, err error)
 }
 
@@ -113,6 +116,8 @@ type Server struct {
 	log       *slog.Logger
 	library   *smtp.Server
 	config    atomic.Pointer[Config]
+	buffers   sync.Pool // *[]byte, for input
+	sources   sync.Pool // *bufio.Reader, for the header section of a message
 
 	ctx    context.Context // of all work for connections, ended by Close
 	cancel context.CancelFunc
@@ -131,6 +136,8 @@ func NewServer(c Config, d Directory, s Store, log *slog.Logger) *Server {
 	}
 	server := &Server{directory: d, store: s, log: log, idle: make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}), wires: make(map[*wire]struct{})}
+	server.buffers.New = func() any { return new(make([]byte, inBuffer)) }
+	server.sources.New = func() any { return bufio.NewReaderSize(nil, headerWindow) }
 	server.ctx, server.cancel = context.WithCancel(context.Background())
 	server.Reconfigure(c)
 	server.library = newLibrary(server.newSession, log)

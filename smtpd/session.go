@@ -25,7 +25,6 @@ type session struct {
 	wire     *wire
 	server   *Server
 	envelope envelope
-	source   *bufio.Reader // kept from one message to the next
 }
 
 func (s *session) Reset() { s.envelope = envelope{} }
@@ -54,7 +53,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	defer s.contain(&err)
 	r, err := s.resolve(s.wire.path)
 	if err != nil {
-		return s.refuse("recipient refused", err, "to", clip(s.wire.path.String()))
+		return s.refuse("recipient refused", err, slog.String("to", clip(s.wire.path.String())))
 	}
 	s.envelope.add(r)
 	return nil
@@ -84,8 +83,7 @@ func (s *session) resolve(to address) (r Recipient, err error) {
 // one, if it is the address the client has connected to; else "".
 func (s *session) localDomain(text string) string {
 	ip, ok := parseLiteral(text)
-	local, known := addrOf(s.wire.raw.LocalAddr())
-	if !ok || !known || ip != local || s.wire.config.LocalDomain == nil {
+	if !ok || ip != addrOf(s.wire.raw.LocalAddr()) || s.wire.config.LocalDomain == nil {
 		return ""
 	}
 	return s.wire.config.LocalDomain(s.server.ctx)
@@ -108,30 +106,38 @@ func (s *session) Data(io.Reader) (err error) {
 		}
 	}
 	if err != nil {
-		return s.refuse("message refused", err, "id", id, "to", clip(strings.Join(s.envelope.recipients, " ")), "size", m.size)
+		return s.refuse("message refused", err, slog.String("id", id), s.recipients(), slog.Int64("size", m.size))
 	}
 	s.wire.messages++
 	s.wire.commands = 0
 	s.wire.fruitful = time.Now()
-	s.wire.log.Info("message accepted", "id", id, "from", clip(s.envelope.from.String()),
-		"to", clip(strings.Join(s.envelope.recipients, " ")), "mailboxes", len(s.envelope.mailboxes),
-		"size", size, "tls", s.wire.tlsVersion(), "helo", clip(s.wire.helo), "duration", time.Since(began))
+	s.wire.log.LogAttrs(s.server.ctx, slog.LevelInfo, "message accepted",
+		slog.String("id", id), slog.String("from", clip(s.envelope.from.String())),
+		s.recipients(), slog.Int("mailboxes", len(s.envelope.mailboxes)), slog.Int64("size", size),
+		slog.String("tls", s.wire.tlsVersion()), slog.String("helo", clip(s.wire.helo)),
+		slog.Duration("duration", time.Since(began)))
 	return accepted(id).smtp()
+}
+
+// recipients is for the log.
+func (s *session) recipients() slog.Attr {
+	return slog.String("to", clip(strings.Join(s.envelope.recipients, " ")))
 }
 
 // deliver hands the message to the store. What went wrong in reading it goes
 // before whatever the store made of that; an error of the store's own is
-// never the client's, whatever it wraps.
+// never the client's, whatever it wraps: all that is known of it is ErrNoSpace.
 func (s *session) deliver(id string, m *message) (size int64, err error) {
-	if s.source == nil {
-		s.source = bufio.NewReaderSize(nil, headerWindow)
-	}
-	s.source.Reset(m)
-	h := newHeader(s.source)
-	size, err = s.server.store.Deliver(s.server.ctx, id, s.envelope.mailboxes, stored(s.trace(id), h))
+	source := s.server.sources.Get().(*bufio.Reader)
+	source.Reset(m)
+	defer s.server.sources.Put(source)
+	h := newHeader(s.trace(id).header(), source)
+	size, err = s.server.store.Deliver(s.server.ctx, id, s.envelope.mailboxes, h)
 	switch {
 	case h.err != nil && h.err != io.EOF:
 		return 0, h.err
+	case errors.Is(err, ErrNoSpace):
+		return 0, fmt.Errorf("%w: %v", ErrNoSpace, err)
 	case err != nil:
 		return 0, fmt.Errorf("store: %v", err)
 	case h.err == nil:
@@ -142,21 +148,21 @@ func (s *session) deliver(id string, m *message) (size int64, err error) {
 
 func (s *session) trace(id string) trace {
 	w := s.wire
-	remote, _ := addrOf(w.raw.RemoteAddr())
-	return trace{id: id, hostname: w.config.Hostname, helo: w.helo, remote: remote, tls: w.tls, esmtp: w.esmtp,
+	return trace{id: id, hostname: w.config.Hostname, helo: w.helo, remote: w.remote, tls: w.tls, esmtp: w.esmtp,
 		utf8: s.envelope.utf8, from: s.envelope.from, to: s.envelope.only(), at: time.Now()}
 }
 
 // refuse logs a refusal and gives its reply. The detail of a fault of ours is
 // in the log only.
-func (s *session) refuse(what string, err error, attrs ...any) error {
+func (s *session) refuse(what string, err error, attrs ...slog.Attr) error {
 	r, ours := asReply(err)
 	level := slog.LevelInfo
 	if ours {
 		level = slog.LevelError
 	}
-	attrs = append(attrs, "from", clip(s.envelope.from.String()), "reply", r.line(), "error", clip(err.Error()))
-	s.wire.log.Log(s.server.ctx, level, what, attrs...)
+	attrs = append(attrs, slog.String("from", clip(s.envelope.from.String())),
+		slog.String("reply", r.line()), slog.String("error", clip(err.Error())))
+	s.wire.log.LogAttrs(s.server.ctx, level, what, attrs...)
 	return r.smtp()
 }
 
@@ -178,17 +184,11 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxAttr], "") + "..."
 }
 
-func addrOf(a net.Addr) (netip.Addr, bool) {
-	if a == nil {
-		return netip.Addr{}, false
+// addrOf is the IP address of a TCP connection's end; invalid for any other.
+func addrOf(a net.Addr) netip.Addr {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
 	}
-	ap, err := netip.ParseAddrPort(a.String())
-	return ap.Addr().Unmap().WithZone(""), err == nil
-}
-
-func remoteIP(c net.Conn) string {
-	if ip, ok := addrOf(c.RemoteAddr()); ok {
-		return ip.String()
-	}
-	return "unknown"
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base32"
-	"io"
 	"net/netip"
 	"strings"
 	"time"
@@ -33,28 +32,34 @@ type trace struct {
 	at       time.Time
 }
 
-// String is the header: Return-Path, Delivered-To for a single recipient,
+// header is what is added: Return-Path, Delivered-To for a single recipient,
 // Received. Lines end with CRLF and are far shorter than 998 octets.
-func (t trace) String() string {
-	var b strings.Builder
-	b.WriteString("Return-Path: <" + t.from.String() + ">\r\n")
-	if t.to != "" {
-		b.WriteString("Delivered-To: " + t.to + "\r\n")
+func (t trace) header() []byte {
+	b := make([]byte, 0, 512)
+	add := func(parts ...string) {
+		for _, part := range parts {
+			b = append(b, part...)
+		}
 	}
-	b.WriteString("Received: from " + t.helo)
+	add("Return-Path: <", t.from.String(), ">\r\n")
+	if t.to != "" {
+		add("Delivered-To: ", t.to, "\r\n")
+	}
+	add("Received: from ", t.helo)
 	if t.remote.IsValid() {
-		b.WriteString(" (" + literal(t.remote) + ")")
+		add(" (", literal(t.remote), ")")
 	}
-	b.WriteString("\r\n\tby " + t.hostname + " with " + t.protocol())
+	add("\r\n\tby ", t.hostname, " with ", t.protocol())
 	if t.tls != nil {
-		b.WriteString(" (" + tlsVersion(t.tls) + " cipher " + tls.CipherSuiteName(t.tls.CipherSuite) + ")")
+		add(" (", tlsVersion(t.tls), " cipher ", tls.CipherSuiteName(t.tls.CipherSuite), ")")
 	}
-	b.WriteString("\r\n\tid " + t.id)
+	add("\r\n\tid ", t.id)
 	if t.to != "" {
-		b.WriteString(" for <" + t.to + ">")
+		add(" for <", t.to, ">")
 	}
-	b.WriteString(";\r\n\t" + t.at.Format("Mon, 2 Jan 2006 15:04:05 -0700") + "\r\n")
-	return b.String()
+	add(";\r\n\t")
+	b = t.at.AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 -0700")
+	return append(b, crlf...)
 }
 
 // protocol is the "with" keyword of RFC 3848 or RFC 6531 section 4.3.
@@ -81,18 +86,18 @@ func tlsVersion(s *tls.ConnectionState) string {
 // which sorts as the bits do. So messages of one second keep their order where
 // they are sorted by second and id.
 func newMessageID(at time.Time) string {
-	b := make([]byte, 10)
-	rand.Read(b) // never fails: the program ends if there is no randomness
+	var b [10]byte
+	rand.Read(b[:]) // never fails: the program ends if there is no randomness
 	us := at.Nanosecond() / 1000
 	b[0], b[1], b[2] = byte(us>>12), byte(us>>4), byte(us<<4)|b[2]&0x0f
-	return strings.ToLower(base32.HexEncoding.EncodeToString(b))
+	return strings.ToLower(base32.HexEncoding.EncodeToString(b[:]))
 }
 
 // newSessionID gives the name of a connection in the log.
 func newSessionID() string { return strings.ToLower(rand.Text()[:8]) }
 
-// A header reads a message and looks at its header section on the way: it
-// leaves out Return-Path fields at the very top (they are those of an earlier
+// A header reads a message as it is to be stored: the trace header first. It
+// looks at the message's own header section on the way: it leaves out Return-Path fields at the very top (they are those of an earlier
 // delivery; RFC 5321 section 4.4 allows ours alone), and reads as replyLoop
 // when there are more than maxHops Received fields. Nothing else changes.
 //
@@ -100,7 +105,7 @@ func newSessionID() string { return strings.ToLower(rand.Text()[:8]) }
 // readers will take for a header field must be counted as one.
 type header struct {
 	src  *bufio.Reader
-	rest []byte // of a line, to be read next; part of src's buffer
+	rest []byte // to be read next: the trace, then of a line in src's buffer
 	hops int
 	body bool // the empty line has passed
 	top  bool // nothing but Return-Path fields has passed
@@ -113,8 +118,8 @@ type header struct {
 // dealt with at once.
 const headerWindow = 4096
 
-func newHeader(src *bufio.Reader) *header {
-	return &header{src: src, top: true}
+func newHeader(trace []byte, src *bufio.Reader) *header {
+	return &header{rest: trace, src: src, top: true}
 }
 
 func (h *header) Read(p []byte) (n int, err error) {
@@ -182,9 +187,4 @@ func isField(line []byte, name string) bool {
 		return false
 	}
 	return bytes.HasPrefix(bytes.TrimLeft(line[len(name):], " \t"), []byte(":"))
-}
-
-// stored is the message as the store reads it: the trace, then what was sent.
-func stored(t trace, h *header) io.Reader {
-	return io.MultiReader(strings.NewReader(t.String()), h)
 }

@@ -7,10 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -18,7 +18,8 @@ import (
 const (
 	maxLine   = 4096     // of a command with its CRLF (RFC 5321 section 4.5.3.1.4: 512 and extensions)
 	maxSkip   = 1 << 20  // of a line that is too long, before we hang up
-	inBuffer  = 32 << 10 // a TLS record is 16 KiB
+	waiting   = 1 << 10  // of input while a command is awaited: most pipelined groups fit
+	inBuffer  = 32 << 10 // of input that comes in plenty; a TLS record is 16 KiB
 	outBuffer = 16 << 10 // of replies to a pipelined group, before they are sent anyway
 
 	handshakeTimeout = time.Minute
@@ -49,6 +50,7 @@ const (
 type wire struct {
 	net.Conn // what is read and written: TCP, later the TLS above it
 	raw      net.Conn
+	remote   netip.Addr // of the client; invalid: not known
 	server   *Server
 	config   *Config
 	log      *slog.Logger
@@ -56,7 +58,7 @@ type wire struct {
 	fruitful time.Time // when a message was accepted last, at first began
 
 	in    buffer
-	line  []byte    // rest of the command line that go-smtp is reading
+	line  string    // rest of the command line that go-smtp is reading
 	out   []byte    // replies not sent yet
 	until time.Time // end of the phase
 
@@ -81,8 +83,8 @@ type wire struct {
 func newWire(conn net.Conn, s *Server) *wire {
 	w := &wire{Conn: conn, raw: conn, server: s, config: s.config.Load(), began: time.Now()}
 	w.fruitful = w.began
-	w.in = buffer{buf: make([]byte, inBuffer), read: w.receive}
-	w.log = s.log.With("session", newSessionID())
+	w.in = newBuffer(w.receive, waiting, &s.buffers)
+	w.log = s.log
 	return w
 }
 
@@ -99,7 +101,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 	}()
 	if w.data {
 		w.data = false
-		w.line = endDot
+		w.line = string(endDot)
 	}
 	for len(w.line) == 0 {
 		if w.closing {
@@ -115,6 +117,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 // next deals with one command line: it is answered, or w.line is set.
 func (w *wire) next() {
 	w.verb = ""
+	w.in.shrink()
 	w.until = time.Now().Add(w.config.CommandTimeout)
 	if end := w.fruitful.Add(maxBarren); end.Before(w.until) {
 		w.until = end
@@ -182,19 +185,19 @@ func (w *wire) end(err error) {
 
 // Write takes what go-smtp answers, which comes by whole lines.
 func (w *wire) Write(p []byte) (int, error) {
-	for line := range strings.Lines(string(p)) {
-		w.translate(strings.TrimRight(line, "\r\n"))
+	for line := range bytes.Lines(p) {
+		w.translate(bytes.TrimRight(line, "\r\n"))
 	}
 	return len(p), nil
 }
 
 // translate sends what a line of go-smtp stands for. Lines that are in no
 // table are the session's own and go out as they are.
-func (w *wire) translate(line string) {
+func (w *wire) translate(line []byte) {
 	if line[3] == '-' {
 		return // of the reply to EHLO, which its last line stands for
 	}
-	switch line {
+	switch string(line) {
 	case "220 x ESMTP Service Ready":
 		w.greet()
 		return
@@ -205,17 +208,21 @@ func (w *wire) translate(line string) {
 		w.put(250, ehlo(w.config.Hostname, w.config.MaxMessageSize, w.config.TLS != nil && w.tls == nil))
 		return
 	}
-	if r, ok := library[line]; ok {
+	if r, ok := library[string(line)]; ok {
 		w.data = r.code == 354
 		w.answer(r)
 		return
 	}
-	code, _ := strconv.Atoi(line[:3])
-	w.put(code, line)
+	code, _ := strconv.Atoi(string(line[:3]))
+	w.put(code, string(line))
 }
 
 func (w *wire) greet() {
-	w.log = w.log.With("remote", remoteIP(w.raw))
+	remote := "unknown"
+	if w.remote = addrOf(w.raw.RemoteAddr()); w.remote.IsValid() {
+		remote = w.remote.String()
+	}
+	w.log = w.log.With("session", newSessionID(), "remote", remote)
 	w.log.Info("connection opened")
 	w.put(220, "220 "+w.config.Hostname+" ESMTP ready")
 }
@@ -280,8 +287,11 @@ func (w *wire) Close() error {
 		w.linger()
 	}
 	err := w.Conn.Close()
-	w.log.Info("connection closed", "messages", w.messages, "errors", w.errors, "refused", w.refused,
-		"tls", w.tlsVersion(), "duration", time.Since(w.began))
+	w.in.drop()
+	w.in.shrink()
+	w.log.LogAttrs(w.server.ctx, slog.LevelInfo, "connection closed", slog.Int("messages", w.messages),
+		slog.Int("errors", w.errors), slog.Int("refused", w.refused),
+		slog.String("tls", w.tlsVersion()), slog.Duration("duration", time.Since(w.began)))
 	w.server.forget(w)
 	return err
 }
@@ -364,5 +374,6 @@ func (w *wire) setReceiving(on bool) {
 func (w *wire) message() *message {
 	w.until = time.Now().Add(w.config.MessageTimeout)
 	w.setReceiving(true)
+	w.in.grow()
 	return newMessage(&w.in, w.config.MaxMessageSize)
 }
