@@ -11,16 +11,20 @@ import (
 // outside ones nobody else may. A leaf knows no other leaf: only the program
 // joins them.
 var allowed = map[string][]string{
-	"restante/auth":                         {},
-	"restante/storage":                      {},
-	"restante/smtpd":                        {},
-	"restante/pop3d":                        {},
-	"restante/cmd/restante/internal/config": {},
-	"restante/cmd/restante/internal/certs":  {},
-	"restante/cmd/restante/internal/listen": {},
+	"restante/auth":                          {},
+	"restante/storage":                       {"restante/storage/internal/journal", "restante/storage/internal/stable"},
+	"restante/storage/internal/journal":      {"restante/storage/internal/stable"},
+	"restante/storage/internal/stable":       {},
+	"restante/smtpd":                         {},
+	"restante/pop3d":                         {},
+	"restante/cmd/restante/internal/config":  {},
+	"restante/cmd/restante/internal/certs":   {},
+	"restante/cmd/restante/internal/listen":  {},
+	"restante/cmd/restante/internal/loadgen": {},
 	"restante/cmd/restante": {
 		"restante/auth", "restante/storage", "restante/smtpd", "restante/pop3d",
 		"restante/cmd/restante/internal/config", "restante/cmd/restante/internal/certs", "restante/cmd/restante/internal/listen",
+		"restante/cmd/restante/internal/loadgen",
 	},
 }
 
