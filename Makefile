@@ -4,8 +4,11 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTFLAGS ?=
 FUZZTIME   ?= 100000x
 PREFIX     ?= /usr/local
+ROUNDS     ?= 200
+CRASH      ?= required
+SOAK       ?= 30m
 
-.PHONY: run build install test race lint fuzz clean
+.PHONY: run build install test race lint fuzz bench crash soak clean
 
 run: build
 	exec bin/restante demo
@@ -39,6 +42,19 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+
+# Bounded: some minutes. The second part writes to a new directory in DIR.
+bench: build
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms ./...
+	bin/restante bench --dir $(or $(DIR),.)
+
+# As root: cuts the power of a file system in a file, and kills the server,
+# ROUNDS times each.
+crash:
+	TEST_CRASH=$(CRASH) CRASH_ROUNDS=$(ROUNDS) $(GO) test ./cmd/restante -run 'TestPowerCut|TestKill' -count=1 -v -timeout=0
+
+soak:
+	SOAK=$(SOAK) $(GO) test ./cmd/restante -run TestSoak -count=1 -v -timeout=0
 
 clean:
 	rm -rf bin

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// crashServer is a server that is meant to be killed. In contrast to testServer
+// a failure to start is an outcome, not the end of the test, and the program may
+// be another build.
+type crashServer struct {
+	program, config string
+	smtp, pop3      string // addresses
+
+	cmd    *exec.Cmd
+	log    *serverLog
+	exited chan struct{}
+}
+
+// newCrashServer writes a configuration for the data directory, and makes a
+// domain with these users. It ends with the test.
+func newCrashServer(t *testing.T, program, data string, users []string) *crashServer {
+	t.Helper()
+	s := &crashServer{program: program, config: filepath.Join(t.TempDir(), "restante.toml")}
+	writeFile(t, s.config, fmt.Appendf(nil, `
+hostname = "localhost"
+data_dir = %q
+[smtp]
+listen = ["127.0.0.1:0"]
+[pop3]
+listen = ["127.0.0.1:0"]
+listen_tls = []
+[log]
+format = "json"
+[auth]
+allow_plaintext = true
+argon2_memory = "1MiB"
+argon2_time = 1
+`, data))
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var list strings.Builder
+	for _, user := range users {
+		fmt.Fprintf(&list, "%s:{PLAIN}%s\n", user+"@"+testDomain, testPassword)
+	}
+	err := errors.Join(s.command("", "domain", "add", testDomain), s.command(list.String(), "user", "import", "-"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.kill)
+	return s
+}
+
+// command runs a command of the program.
+func (s *crashServer) command(stdin string, args ...string) error {
+	cmd := exec.Command(s.program, append([]string{"--config", s.config}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("restante %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// launch starts the server and does not wait for it.
+func (s *crashServer) launch() error {
+	s.cmd = exec.Command(s.program, "--config", s.config, "serve")
+	s.log, s.exited = &serverLog{}, make(chan struct{})
+	stderr, err := s.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	cmd, log, exited := s.cmd, s.log, s.exited
+	go func() {
+		followEnd(log, stderr)
+		_ = cmd.Wait() // how it ended is in ProcessState
+		close(exited)
+	}()
+	return nil
+}
+
+// followEnd keeps the last lines of a log that may become very long.
+func followEnd(l *serverLog, r io.Reader) {
+	const most = 4000
+	for scanner := bufio.NewScanner(r); scanner.Scan(); {
+		l.mu.Lock()
+		if len(l.lines) == most {
+			l.lines = slices.Delete(l.lines, 0, most/2)
+		}
+		l.lines = append(l.lines, scanner.Text())
+		l.mu.Unlock()
+	}
+}
+
+// start starts the server and waits until it listens.
+func (s *crashServer) start() error {
+	if err := s.launch(); err != nil {
+		return err
+	}
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		select {
+		case <-s.exited:
+			return fmt.Errorf("the server does not start:\n%s", s.log.text())
+		default:
+		}
+		if s.listens() {
+			return nil
+		}
+	}
+	return fmt.Errorf("the server does not listen within %v:\n%s", deadline, s.log.text())
+}
+
+// listens takes the addresses from the log.
+func (s *crashServer) listens() bool {
+	found := s.log.find("listening", nil)
+	for _, r := range found {
+		address, _ := r["address"].(string)
+		if r["protocol"] == "smtp" {
+			s.smtp = address
+		} else {
+			s.pop3 = address
+		}
+	}
+	return len(found) == 2
+}
+
+// kill ends the server as kill -9 does, and waits for its end.
+func (s *crashServer) kill() {
+	if s.cmd == nil || s.cmd.Process == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGKILL) // fails if it has ended already
+	<-s.exited
+}
