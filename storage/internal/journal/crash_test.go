@@ -134,7 +134,7 @@ func (l *ledger) check(t *testing.T, j *Journal, certain bool) {
 // the process, with a disk that fails now and then, and opened again, for several
 // generations.
 func TestCrashes(t *testing.T) {
-	lives := 40
+	lives := 24
 	if testing.Short() {
 		lives = 8
 	}
@@ -171,7 +171,7 @@ func live(t *testing.T, l *ledger, disk *simDisk, faults float64) *simDisk {
 		t.Fatal(err)
 	}
 	l.check(t, j, !disk.lied())
-	disk.plan(t, rnd.IntN(300), rnd.IntN(3) == 0, faults)
+	disk.plan(t, rnd.IntN([]int{10, 40, 300}[rnd.IntN(3)]), rnd.IntN(3) == 0, faults)
 	var wg sync.WaitGroup
 	for range 1 + rnd.IntN(6) {
 		wg.Go(func() {
