@@ -245,7 +245,7 @@ func TestLockHeld(t *testing.T) {
 	if _, err := d.Authenticate(ctx, "alice@example.org", "secret of alice@example.org"); err != nil {
 		t.Errorf("log in beside a change: %v", err)
 	}
-	d.db.SetMaxOpenConns(1)
+	d.db.SetMaxOpenConns(2)                       // the other one holds the wal-index
 	_, err = d.db.Exec(`PRAGMA busy_timeout = 1`) // of that one connection
 	must(t, err)
 	err = d.SetEnabled(ctx, "alice@example.org", false)

@@ -9,9 +9,10 @@
 // processes may hold it open. Each change is one transaction that takes the
 // write lock when it begins, so changes happen one after the other and what a
 // change has read stays true until it is committed; it is on stable storage
-// before the function returns. Nothing read from the database is kept from one
-// call to the next, therefore every process sees a change at its next call.
-// Waiting for the lock ends after five seconds with an error.
+// before the function returns. What was read from the database is kept only for
+// as long as SQLite's own mark of the last commit, which every call looks at, is
+// the same; therefore every process sees a change at its next call. Waiting for
+// the lock ends after five seconds with an error.
 //
 // # A stranger learns nothing
 //
@@ -28,7 +29,8 @@
 // and stamp of the account, its stored credential and the password. The
 // same password is then accepted without hashing it anew, until half an hour
 // has passed without a login or anything about the account has changed, as it
-// is part of the proof. Only logins that succeed become faster.
+// is part of the proof; and without a query while nothing in the directory has.
+// Only logins that succeed become faster.
 package auth
 
 import (
@@ -64,6 +66,8 @@ type Directory struct {
 	hasher    *hasher
 	proofs    *proofs
 	decoyKey  []byte
+	versions  *versions
+	resolved  answers[Address, []string] // mailboxes of recipients
 
 	lookup, expand, login, alive, first *sql.Stmt
 }
@@ -93,17 +97,22 @@ func Open(ctx context.Context, path string, o Options) (*Directory, error) {
 		return nil, fmt.Errorf("open the directory %s: %w", path, err)
 	}
 	// Enough for what runs at once between hashes; each connection has a cache.
-	db.SetMaxOpenConns(8)
+	// One more only holds the wal-index.
+	db.SetMaxOpenConns(9)
 	db.SetMaxIdleConns(8)
 	key := make([]byte, 32)
 	rand.Read(key)
 	d := &Directory{
 		db: db, separator: o.Separator, log: o.Log, now: time.Now,
-		hasher: newHasher(params), proofs: &proofs{key: key, entries: make(map[int64]proof)},
+		hasher: newHasher(params), proofs: &proofs{key: key, entries: make(map[Address]proof)},
 	}
 	if err := d.prepare(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open the directory %s: %w", path, err)
+	}
+	if d.versions, err = openVersions(ctx, db, path); err != nil {
+		d.versions = new(versions)
+		d.log.WarnContext(ctx, "changes of the directory cannot be told, every question reads it", "error", err)
 	}
 	return d, nil
 }
@@ -125,7 +134,7 @@ func (d *Directory) prepare(ctx context.Context) error {
 }
 
 // Close releases the directory. Calls that run get an error.
-func (d *Directory) Close() error { return d.db.Close() }
+func (d *Directory) Close() error { return errors.Join(d.versions.close(), d.db.Close()) }
 
 // ensure sees to it that the file exists and is for its owner only; SQLite
 // gives the files that it makes beside it the same mode. The file itself is not

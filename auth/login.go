@@ -33,21 +33,27 @@ ORDER BY found DESC LIMIT 1`
 
 const aliveSQL = `SELECT 1 FROM users WHERE id = $1 AND stamp = $2 AND enabled = 1`
 
-// Account is the outcome of a login.
+// Account is the outcome of a login. It is for one goroutine at a time.
 type Account struct {
 	Mailbox string // canonical name
 
 	d         *Directory
 	id, stamp int64
+	seen      version // of the directory, when the account was last found alive
 }
 
 // loginRow is an account as a login sees it. When found is false it is not the
 // one asked for and may only be used for what its hash costs.
 type loginRow struct {
-	id, stamp      int64
+	state
 	enabled, found bool
-	stored         string
 	credential     credential
+}
+
+// state is what a proof is about: never twice the same when the account changes.
+type state struct {
+	id, stamp int64
+	stored    string // the credential
 }
 
 // Authenticate checks a user's password. The user is a full address, or a bare
@@ -61,16 +67,20 @@ func (d *Directory) Authenticate(ctx context.Context, user, password string) (*A
 	if nameErr != nil && !errors.Is(nameErr, ErrBadCredentials) {
 		return nil, nameErr
 	}
+	prepared, reason := preparePassword(password)
+	present := d.versions.now()
+	if proof, ok := d.proofs.current(addr, present, prepared, d.now()); ok && reason == "" {
+		return d.account(addr, proof), nil
+	}
 	row, err := d.loginRow(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("look up the user for a login: %w", err)
 	}
-	prepared, reason := preparePassword(password)
-	proof := d.proofs.make(row, prepared)
-	account := &Account{Mailbox: addr.String(), d: d, id: row.id, stamp: row.stamp}
+	proof := d.proofs.make(row.state, prepared)
+	proof.version, proof.seen = present, d.now()
 	usable := row.found && row.enabled && reason == ""
-	if usable && d.proofs.known(row.id, proof, d.now()) {
-		return account, nil
+	if usable && d.proofs.renew(addr, proof) {
+		return d.account(addr, proof), nil
 	}
 	match, err := d.hasher.matches(ctx, row.credential, prepared)
 	switch {
@@ -89,8 +99,13 @@ func (d *Directory) Authenticate(ctx context.Context, user, password string) (*A
 	if d.hasher.outdated(row.credential) {
 		d.rehash(ctx, addr, row, prepared)
 	}
-	d.proofs.add(row.id, proof, d.now())
-	return account, nil
+	proof.seen = d.now()
+	d.proofs.add(addr, proof)
+	return d.account(addr, proof), nil
+}
+
+func (d *Directory) account(a Address, p proof) *Account {
+	return &Account{Mailbox: a.String(), d: d, id: p.id, stamp: p.stamp, seen: p.version}
 }
 
 // loginAddress is the canonical address of a login name.
@@ -148,15 +163,24 @@ func (d *Directory) rehash(ctx context.Context, addr Address, row loginRow, pass
 
 // Alive reports whether the account still is what it was when its user logged
 // in: false once it was removed or disabled or its password was changed, by
-// whatever process, even if that was undone since. It reads one row by its key,
+// whatever process, even if that was undone since. While nothing is committed to
+// the directory that takes some nanoseconds. Else it reads one row by its key,
 // without a transaction, a hash or a write: about 5 us, a good part of it the
 // locks that make the answer current. It is false, too, when the directory
 // cannot be read; the log says so.
 func (a *Account) Alive(ctx context.Context) bool {
+	present := a.d.versions.now()
+	if present.known() && present == a.seen {
+		return true
+	}
 	var one int
 	err := a.d.alive.QueryRowContext(calm(ctx), a.id, a.stamp).Scan(&one)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		a.d.log.ErrorContext(ctx, "directory not readable, session ends", "user", a.Mailbox, "error", err)
+	if err != nil {
+		if !errors.Is(err, sql.ErrNoRows) {
+			a.d.log.ErrorContext(ctx, "directory not readable, session ends", "user", a.Mailbox, "error", err)
+		}
+		return false
 	}
-	return err == nil
+	a.seen = present
+	return true
 }

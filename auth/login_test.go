@@ -211,12 +211,12 @@ func TestProof(t *testing.T) {
 }
 
 func TestProofsAreBounded(t *testing.T) {
-	p := &proofs{key: []byte("key"), entries: make(map[int64]proof)}
-	now := time.Unix(0, 0)
+	p := &proofs{key: []byte("key"), entries: make(map[Address]proof)}
 	for id := range int64(maxProofs + 100) {
-		mac := p.make(loginRow{id: id}, "x")
-		p.add(id, mac, now)
-		if !p.known(id, mac, now) {
+		a := Address{fmt.Sprint(id), "example.org"}
+		made := p.make(state{id: id}, "x")
+		p.add(a, made)
+		if !p.renew(a, made) {
 			t.Fatalf("proof %d is not known", id)
 		}
 	}

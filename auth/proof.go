@@ -19,58 +19,76 @@ type proofs struct {
 	key []byte
 
 	mu      sync.Mutex
-	entries map[int64]proof
+	entries map[Address]proof
 }
 
 type proof struct {
-	mac  [sha256.Size]byte
-	seen time.Time
+	state
+	version version // of the directory, taken before the state was read
+	mac     [sha256.Size]byte
+	seen    time.Time // the last login
 }
 
 // make computes the proof of an account's state and a password.
-func (p *proofs) make(row loginRow, password string) (mac [sha256.Size]byte) {
+func (p *proofs) make(s state, password string) proof {
+	made := proof{state: s}
 	h := hmac.New(sha256.New, p.key)
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], uint64(row.id))
-	binary.BigEndian.PutUint64(b[8:], uint64(row.stamp))
+	binary.BigEndian.PutUint64(b[:8], uint64(s.id))
+	binary.BigEndian.PutUint64(b[8:], uint64(s.stamp))
 	h.Write(b[:])
-	h.Write([]byte(row.stored))
+	h.Write([]byte(s.stored))
 	h.Write([]byte{0}) // in no stored credential
 	h.Write([]byte(password))
-	h.Sum(mac[:0])
-	return mac
+	h.Sum(made.mac[:0])
+	return made
 }
 
-// known reports whether mac was added before, and renews it.
-func (p *proofs) known(id int64, mac [sha256.Size]byte, now time.Time) bool {
+// current makes the proof of a login from the state that the last one found,
+// and renews it, if nothing in the directory has changed since. The HMAC is
+// computed also when there is nothing to compare it with.
+func (p *proofs) current(a Address, present version, password string, now time.Time) (proof, bool) {
+	p.mu.Lock()
+	last := p.entries[a]
+	p.mu.Unlock()
+	made := p.make(last.state, password)
+	made.version, made.seen = present, now
+	if !present.known() || last.version != present {
+		return proof{}, false
+	}
+	return made, p.renew(a, made)
+}
+
+// renew reports whether the same was proven before, not too long ago, and notes
+// that it is again.
+func (p *proofs) renew(a Address, again proof) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e, ok := p.entries[id]
+	last, ok := p.entries[a]
 	if !ok {
 		return false
 	}
-	if now.Sub(e.seen) > proofLife {
-		delete(p.entries, id)
+	if again.seen.Sub(last.seen) > proofLife {
+		delete(p.entries, a)
 		return false
 	}
-	if !hmac.Equal(e.mac[:], mac[:]) {
+	if !hmac.Equal(last.mac[:], again.mac[:]) {
 		return false
 	}
-	e.seen = now
-	p.entries[id] = e
+	p.entries[a] = again
 	return true
 }
 
-// add remembers mac. When there is no room, any other makes way: its owner's
-// next login is merely slower.
-func (p *proofs) add(id int64, mac [sha256.Size]byte, now time.Time) {
+// add remembers a proof. When there is no room, any other makes way: its
+// owner's next login is merely slower.
+func (p *proofs) add(a Address, proven proof) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.entries[id]; !ok && len(p.entries) >= maxProofs {
+	if _, ok := p.entries[a]; !ok && len(p.entries) >= maxProofs {
 		for other := range p.entries {
 			delete(p.entries, other)
 			break
 		}
 	}
-	p.entries[id] = proof{mac: mac, seen: now}
+	p.entries[a] = proven
 }

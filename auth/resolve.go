@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -61,6 +62,10 @@ func (d *Directory) Resolve(ctx context.Context, local, domain string) (Resoluti
 	if err != nil {
 		return Resolution{}, err
 	}
+	present := d.versions.now()
+	if mailboxes, ok := d.resolved.get(present, a); ok {
+		return Resolution{Address: a.String(), Mailboxes: slices.Clone(mailboxes)}, nil
+	}
 	places, err := d.places(ctx, a)
 	if err != nil {
 		return Resolution{}, err
@@ -72,6 +77,7 @@ func (d *Directory) Resolve(ctx context.Context, local, domain string) (Resoluti
 	if err != nil {
 		return Resolution{}, err
 	}
+	d.resolved.put(present, a, slices.Clone(mailboxes))
 	return Resolution{Address: a.String(), Mailboxes: mailboxes}, nil
 }
 

@@ -25,6 +25,8 @@ const (
 	readBuffer    = 1 << 10    // kept while idle
 	writeBuffer   = 32 << 10   // borrowed while there is output
 	writePatience = 2 * time.Minute
+	lingerTime    = time.Second // for a client that was hung up on
+	lingerOctets  = 1 << 20
 )
 
 var (
@@ -125,10 +127,26 @@ func (c *conn) serve(implicitTLS bool) {
 	if err == nil {
 		err = c.flush()
 	}
-	if err == nil {
-		// What the client has is complete: end TLS in order, too.
-		_ = c.stream.Close()
+	if err != nil {
+		return
 	}
+	// What the client has is complete: end TLS in order, too.
+	if secure, ok := c.stream.(*tls.Conn); ok {
+		_ = secure.CloseWrite()
+	}
+	if c.session.hungUp {
+		c.linger()
+	}
+}
+
+// linger lets the last reply arrive: to close while there is input that nobody
+// has read resets the connection, and the reset may overtake the reply.
+func (c *conn) linger() {
+	half, ok := c.raw.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.raw.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.raw, lingerOctets) // until the client closes too
 }
 
 // reason names the error that ended a session, for the log. A client that was

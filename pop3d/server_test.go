@@ -265,3 +265,26 @@ func TestRefusal(t *testing.T) {
 		t.Errorf("%q", Refusal())
 	}
 }
+
+// A client that is hung up on gets the last reply and an orderly end, though it
+// has sent more than was read.
+func TestHangUpWithInputLeft(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		config := plain()
+		config.TLS = testTLS(t)
+		config.MaxErrors = 1
+		c := dial(t, serve(t, config, newFakeMail()))
+		c.lines(t, 1)
+		if secure {
+			c.write(t, "STLS\r\n")
+			c.lines(t, 1)
+			c.startTLS(t)
+		}
+		c.write(t, strings.Repeat("WHAT\r\n", 10*readBuffer))
+		all, err := io.ReadAll(c.r)
+		if err != nil || string(all) != "-ERR too many errors, closing the connection\r\n" {
+			t.Errorf("TLS %t: %q, %v", secure, all, err)
+		}
+		c.c.Close()
+	}
+}

@@ -40,6 +40,7 @@ type session struct {
 
 	errors       int
 	failedLogins int
+	hungUp       bool // the end was not the client's wish
 	stats        summary
 }
 
@@ -152,8 +153,14 @@ func (s *session) missing(i int) string {
 
 func (s *session) isDeleted(i int) bool { return s.deleted != nil && s.deleted[i] }
 
-// hangUp makes r the last reply of the session.
+// hangUp makes r the last reply of a session that the client did not end.
 func (s *session) hangUp(why string, r reply) reply {
+	s.hungUp = true
+	return s.last(why, r)
+}
+
+// last makes r the last reply of the session.
+func (s *session) last(why string, r reply) reply {
 	s.end(why)
 	r.next = closed
 	return r
@@ -244,5 +251,5 @@ func listing(text, lines string) reply {
 
 // leave is QUIT before the login.
 func (s *session) leave(context.Context, arguments) reply {
-	return s.hangUp("quit", okay("bye"))
+	return s.last("quit", okay("bye"))
 }

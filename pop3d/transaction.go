@@ -134,7 +134,7 @@ func (s *session) update(ctx context.Context) reply {
 		err = errors.New("some messages were not removed")
 	}
 	closing := s.release()
-	return s.hangUp("quit", updateReply(len(marked), stayed, err, closing))
+	return s.last("quit", updateReply(len(marked), stayed, err, closing))
 }
 
 // updateReply reports what UPDATE did. A lock that cannot be released is for
