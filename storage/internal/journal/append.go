@@ -1,17 +1,20 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
-	"restante/storage/internal/stable"
+	"golang.org/x/sys/unix"
 )
 
 // entry is a record on its way.
 type entry struct {
 	kind  byte
+	keeps int // free segments that it leaves to more urgent records
 	parts [][]byte
 	size  int
 	seq   uint64
@@ -132,6 +135,9 @@ func (j *Journal) ready() (n, octets int) {
 	most := int(min(maxBatch, j.options.SegmentSize-block))
 	octets = frameHeader
 	for n < len(j.queue) && (n == 0 || octets+j.queue[n].size <= most) {
+		if j.queue[n].keeps != j.queue[0].keeps && !j.plenty(octets+j.queue[n].size) {
+			break // a full disk may take one and not the other
+		}
 		octets += j.queue[n].size
 		n++
 	}
@@ -144,20 +150,31 @@ func (j *Journal) fits(octets int) bool {
 	return n > 0 && !j.chain[n-1].stuck && j.chain[n-1].end+int64(roundUp(octets)) <= j.options.SegmentSize
 }
 
+// plenty is whether a frame of so many octets, of whatever records, can be written
+// without more room on the disk.
+func (j *Journal) plenty(octets int) bool {
+	if len(j.free) > keptByMost {
+		return true
+	}
+	n := len(j.chain)
+	return len(j.free) == keptByMost && j.fits(octets) && j.chain[n-1].end+int64(roundUp(octets)) <= j.chain[n-1].size
+}
+
 // write makes a batch durable as one frame. It is called with mu, which it gives
 // up for the time of the system calls. The sequence numbers are used up even when
 // it fails: somebody may have read them from the file.
 func (j *Journal) write(batch []*entry) error {
-	octets, before := frameHeader, j.last
+	octets, before, keeps := frameHeader, j.last, 0
 	for i, e := range batch {
 		octets += e.size
+		keeps = max(keeps, e.keeps)
 		e.seq = before + uint64(i) + 1
 		if e.kind == kindRecord {
 			e.round = j.round
 			e.round.open++
 		}
 	}
-	seg, fresh, err := j.segment(octets)
+	seg, fresh, err := j.roomy(octets, keeps)
 	if err != nil {
 		return err
 	}
@@ -167,7 +184,7 @@ func (j *Journal) write(batch []*entry) error {
 	j.mu.Lock()
 	j.last = before + uint64(len(batch))
 	if err != nil {
-		seg.stuck = true
+		seg.stuck, seg.bad = true, true
 		if fresh {
 			// Its header may be on the disk and say where the segment before it ends.
 			j.remove(seg)
@@ -191,21 +208,60 @@ func (j *Journal) write(batch []*entry) error {
 	return nil
 }
 
-// segment gives the segment that takes a frame of so many octets. A fresh one
-// becomes part of the chain when the frame is written.
-func (j *Journal) segment(octets int) (seg *segment, fresh bool, err error) {
-	if j.fits(octets) {
+// roomy gives a segment with all the blocks that a frame of so many octets takes.
+// One that the disk has no more blocks for is not used any more.
+func (j *Journal) roomy(octets, keeps int) (seg *segment, fresh bool, err error) {
+	for {
+		seg, fresh, err = j.segment(octets, keeps)
+		if err != nil {
+			return nil, false, err
+		}
+		end := seg.end + int64(roundUp(octets))
+		if fresh {
+			end += block
+		}
+		if end <= seg.size {
+			return seg, fresh, nil
+		}
+		j.mu.Unlock()
+		err = j.lengthen(seg, max(end, min(seg.size+growth, j.options.SegmentSize)))
+		j.mu.Lock()
+		switch {
+		case err == nil:
+			return seg, fresh, nil
+		case fresh:
+			j.remove(seg)
+			return nil, false, fmt.Errorf("making a segment of the journal longer: %w", err)
+		}
+		seg.stuck = true
+	}
+}
+
+// segment gives the segment that takes a frame of so many octets, when there are as
+// many free besides as keeps says. A fresh one becomes part of the chain when the
+// frame is written.
+func (j *Journal) segment(octets, keeps int) (seg *segment, fresh bool, err error) {
+	fresh = !j.fits(octets)
+	if fresh {
+		keeps++
+		if len(j.chain) >= j.options.MaxSegments/2 {
+			j.press()
+		}
+	}
+	for len(j.free) < keeps {
+		j.mu.Unlock()
+		made, err := j.create()
+		j.mu.Lock()
+		if err != nil {
+			return nil, false, fmt.Errorf("making a segment of the journal: %w", err)
+		}
+		j.free = append(j.free, made)
+	}
+	if !fresh {
 		return j.chain[len(j.chain)-1], false, nil
 	}
-	if len(j.chain) >= j.options.MaxSegments/2 {
-		j.press()
-	}
-	if len(j.free) > 0 {
-		seg = j.free[0]
-		j.free = slices.Delete(j.free, 0, 1)
-	} else if seg, err = j.create(); err != nil {
-		return nil, false, fmt.Errorf("making a segment of the journal: %w", err)
-	}
+	seg = j.free[0]
+	j.free = slices.Delete(j.free, 0, 1)
 	j.number++
 	h := segmentHeader{number: j.number, salt: rand.Uint64(), first: j.last + 1}
 	if n := len(j.chain); n > 0 {
@@ -232,26 +288,27 @@ func (j *Journal) encode(seg *segment, fresh bool, batch []*entry) {
 	j.buf = endFrame(j.buf, start, seg.salt, batch[0].seq, len(batch))
 }
 
-// put writes buf to the end of a segment and syncs it. A segment that is too
-// short is lengthened first.
+// put writes buf to the end of a segment and syncs it.
 func (j *Journal) put(seg *segment) error {
-	if end := seg.end + int64(len(j.buf)); end > seg.size {
-		to := max(end, min(seg.size+growth, j.options.SegmentSize))
-		if err := j.options.Write(seg.file, make([]byte, to-seg.size), seg.size); err != nil {
-			return err
-		}
-		seg.size = to
-	}
 	if err := j.options.Write(seg.file, j.buf, seg.end); err != nil {
 		return err
 	}
 	if err := j.options.Sync(seg.file); err != nil {
 		return err
 	}
-	if seg.named {
-		return nil
+	return linked(seg.file)
+}
+
+// linked is an error for a file that somebody has removed: what is written there
+// will not be found.
+func linked(f *os.File) error {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	if err == nil && st.Nlink == 0 {
+		err = errors.New("it has been removed")
 	}
-	err := stable.File(j.dir)
-	seg.named = err == nil
-	return err
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return nil
 }

@@ -98,14 +98,17 @@ func (j *Journal) Stall(err error) {
 }
 
 // release gives back the segments that no record is needed of, and removes the
-// files of those that are too many.
+// files of those that are too many, or that the disk has failed to write.
 func (j *Journal) release() {
-	const spare = 2
 	for len(j.chain) > 1 && j.chain[0].last <= j.checkpoint {
-		j.free = append(j.free, j.chain[0])
+		if s := j.chain[0]; s.bad {
+			j.remove(s)
+		} else {
+			j.free = append(j.free, s)
+		}
 		j.chain = j.chain[1:]
 	}
-	for len(j.free) > spare {
+	for len(j.free) > keptByMost+1 {
 		j.remove(j.free[0])
 		j.free = j.free[1:]
 	}

@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -25,6 +28,8 @@ type simDisk struct {
 	dir     string
 	files   map[string]*simFile
 	faults  float64 // how many calls fail
+	limited bool    // the disk becomes full
+	room    int64   // octets that files can still grow by, if limited
 	crashAt int     // calls until the end; never when negative
 	kill    bool    // the end is that of the process only
 	after   *simDisk
@@ -37,6 +42,7 @@ type simFile struct {
 	named   bool
 	pending []simWrite // since the last sync
 	lied    bool       // a sync failed: octets that can be read need not be stable
+	pieces  bool       // its header was cut off within a sector, which no good disk does: it looks like damage
 }
 
 type simWrite struct {
@@ -60,6 +66,12 @@ func (d *simDisk) write(f *os.File, p []byte, off int64) error {
 	}
 	s, err := d.file(f)
 	if err != nil {
+		return err
+	}
+	if err := d.grow(f, off+int64(len(p))); err != nil {
+		if d.step() {
+			return errCrashed
+		}
 		return err
 	}
 	fails := d.rnd.Float64() < d.faults
@@ -136,6 +148,7 @@ func (s *simFile) torn(rnd *rand.Rand) []byte {
 			part := w.data[at : at+n]
 			if rnd.IntN(8) == 0 {
 				part = part[:rnd.IntN(n)]
+				s.pieces = s.pieces || w.off+int64(at) == 0
 			}
 			if rnd.Float64() < luck {
 				b = simWrite{part, w.off + int64(at)}.apply(b)
@@ -160,7 +173,7 @@ func (d *simDisk) step() bool {
 	for name, s := range d.files {
 		b, err := os.ReadFile(filepath.Join(d.dir, name))
 		removed := err != nil
-		keep := &simFile{named: true, lied: s.lied}
+		keep := &simFile{named: true, lied: s.lied, pieces: s.pieces}
 		if d.kill {
 			if removed {
 				continue
@@ -171,7 +184,7 @@ func (d *simDisk) step() bool {
 				continue
 			}
 			b = s.torn(d.rnd)
-			keep.stable = slices.Clone(b)
+			keep.stable, keep.pieces = slices.Clone(b), s.pieces
 		}
 		d.after.files[name] = keep
 		if err := os.WriteFile(filepath.Join(d.next, name), b, 0o600); err != nil {
@@ -193,6 +206,38 @@ func (d *simDisk) plan(t *testing.T, crashAt int, kill bool, faults float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.crashAt, d.kill, d.faults, d.next = crashAt, kill, faults, t.TempDir()
+}
+
+// limit lets the disk become full.
+func (d *simDisk) limit(limited bool, room int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.limited, d.room = limited, room
+}
+
+// grow takes the room for a file that is going to end at a later octet.
+func (d *simDisk) grow(f *os.File, end int64) error {
+	st, err := f.Stat()
+	if err != nil || !d.limited || end <= st.Size() {
+		return err
+	}
+	if end-st.Size() > d.room {
+		return unix.ENOSPC
+	}
+	d.room -= end - st.Size()
+	return nil
+}
+
+// excuses is whether err is about a header that the power cut has left in pieces.
+func (d *simDisk) excuses(err error) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, s := range d.files {
+		if s.pieces && strings.HasSuffix(err.Error(), "/"+name+" has no valid header") {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *simDisk) lied() bool {

@@ -35,7 +35,8 @@
 //
 // Blocks that were written before are overwritten in place, so that the sync of
 // a frame has no metadata of the file system to write; a segment that is new
-// grows by zeros, some blocks ahead.
+// grows by zeros, some blocks ahead. A few segments are always kept free, so that on
+// a full disk removals and checkpoints, which make room, are still recorded.
 package journal
 
 import (
@@ -62,9 +63,17 @@ const (
 )
 
 const (
-	growth     = 1 << 20 // octets that a new segment grows by
-	maxBatch   = 1 << 20 // octets of records in a frame; a larger one is alone
-	keptBuffer = 2 << 20 // the buffer of frames is kept up to this
+	growth     = 1 << 20          // octets that a new segment grows by
+	maxBatch   = growth - 2*block // octets of a frame, so that any new segment takes it; a larger record is alone
+	keptBuffer = 2 << 20          // the buffer of frames is kept up to this
+)
+
+// A full disk stops most records first, then those that make room, and last the
+// checkpoints, which give segments back. Each is written only while there are so
+// many free segments for the others.
+const (
+	keptByMost   = 2
+	keptByUrgent = 1
 )
 
 // Options of a Journal. Zero values have their defaults.
@@ -143,7 +152,17 @@ type Applied func()
 // process crashes before the next Append succeeds. When no segment is free it
 // waits for a checkpoint, but not if the last one failed: ErrFull.
 func (j *Journal) Append(parts ...[]byte) (seq uint64, applied Applied, err error) {
-	e := &entry{kind: kindRecord, parts: parts}
+	return j.appendRecord(keptByMost, parts)
+}
+
+// AppendUrgent is Append for a record that makes room, such as a removal: it may
+// use a segment that is kept back for that on a full disk.
+func (j *Journal) AppendUrgent(parts ...[]byte) (seq uint64, applied Applied, err error) {
+	return j.appendRecord(keptByUrgent, parts)
+}
+
+func (j *Journal) appendRecord(keeps int, parts [][]byte) (seq uint64, applied Applied, err error) {
+	e := &entry{kind: kindRecord, keeps: keeps, parts: parts}
 	if err := j.append(e); err != nil {
 		return 0, nil, err
 	}

@@ -196,10 +196,18 @@ func TestSegmentsGrowByZeros(t *testing.T) {
 		return err
 	}})
 	defer shut(t, j)
+	want := []string{"zeros 0+1048576", "zeros 0+1048576", "zeros 0+1048576", "zeros 1048576+1048576", "zeros 2097152+1048576"}
+	if !slices.Equal(writes, want) {
+		t.Errorf("writes of a new journal %q, want %q", writes, want)
+	}
+	writes = nil
 	add(t, j, "one")
 	add(t, j, "two")
-	add(t, j, strings.Repeat("x", 1<<20))
-	want := []string{"zeros 0+1048576", "frame 0+8192", "frame 8192+4096", "zeros 1048576+1048576", "frame 12288+1052672"}
+	for range 3 {
+		add(t, j, strings.Repeat("x", 1<<20))
+	}
+	want = []string{"frame 0+8192", "frame 8192+4096", "frame 12288+1052672", "frame 1064960+1052672",
+		"zeros 0+1048576", "zeros 1048576+1048576", "frame 0+1056768"}
 	if !slices.Equal(writes, want) {
 		t.Errorf("writes %q, want %q", writes, want)
 	}
@@ -252,11 +260,16 @@ func TestLastOfBesideAppends(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, Options{MaxSegments: 4})
 	defer shut(t, j)
-	ended := make(chan struct{})
+	enough, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		record := []byte(strings.Repeat("x", 9000))
-		for range 500 {
+		for n, more := 0, true; more || n < 500; n++ {
+			select {
+			case <-enough:
+				more = false
+			default:
+			}
 			seq, applied, err := j.Append(record)
 			if err != nil {
 				t.Error(err)
@@ -269,7 +282,7 @@ func TestLastOfBesideAppends(t *testing.T) {
 			}
 		}
 	}()
-	for looks := 0; ; looks++ {
+	for range 50 {
 		before := j.Last()
 		got, err := LastOf(dir)
 		if err != nil {
@@ -278,17 +291,11 @@ func TestLastOfBesideAppends(t *testing.T) {
 		if got < before {
 			t.Fatalf("LastOf = %d when %d was acknowledged before", got, before)
 		}
-		select {
-		case <-ended:
-			if got, err := LastOf(dir); got != j.Last() || err != nil {
-				t.Errorf("LastOf = %d, %v, want %d", got, err, j.Last())
-			}
-			if looks == 0 {
-				t.Error("there was no look beside appends")
-			}
-			return
-		default:
-		}
+	}
+	close(enough)
+	<-ended
+	if got, err := LastOf(dir); got != j.Last() || err != nil {
+		t.Errorf("LastOf = %d, %v, want %d", got, err, j.Last())
 	}
 }
 
@@ -303,6 +310,7 @@ func TestDamage(t *testing.T) {
 		{"frame in the middle", 2*block + 34, 1, []string{"1 one", "3 three"}},
 		{"last frame, like a torn write", 3*block + 34, 0, []string{"1 one", "2 two"}},
 		{"padding", 4*block - 1, 0, []string{"1 one", "2 two", "3 three"}},
+		{"header", 20, 1, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

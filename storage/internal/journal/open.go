@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -42,7 +43,9 @@ func Open(path string, o Options) (_ *Journal, err error) {
 		return nil, err
 	}
 	for _, s := range found {
-		s.named = true
+		if s.damaged {
+			o.Damaged(fmt.Errorf("%s has no valid header", s.file.Name()))
+		}
 		j.slot = max(j.slot, s.slot+1)
 		j.number = max(j.number, s.number)
 	}
@@ -61,6 +64,7 @@ func Open(path string, o Options) (_ *Journal, err error) {
 	j.chain, j.free = c.segments, c.rest
 	j.last, j.record, j.checkpoint = c.last, c.record, c.checkpoint
 	j.release()
+	j.provide()
 	return j, nil
 }
 
@@ -101,7 +105,7 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 	if err := c.add(newest, -1); err != nil {
 		return 0, false, err
 	}
-	h, err := readHeader(newest.file)
+	h, _, err := readHeader(newest.file)
 	return c.last, h != newest.segmentHeader, err
 }
 
@@ -129,22 +133,23 @@ func openSegments(path string, flag int) (found []*segment, err error) {
 			return found, err
 		}
 		s.size = st.Size()
-		if s.segmentHeader, err = readHeader(f); err != nil {
+		if s.segmentHeader, s.damaged, err = readHeader(f); err != nil {
 			return found, err
 		}
 	}
 	return found, nil
 }
 
-// readHeader gives no header, all zero, for a file that has none.
-func readHeader(f *os.File) (h segmentHeader, err error) {
+// readHeader gives no header, all zero, for a file that has none. One that was
+// there, and cannot be made out any more, is damage.
+func readHeader(f *os.File) (h segmentHeader, damaged bool, err error) {
 	head := make([]byte, block)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
-		return h, fmt.Errorf("reading %s: %w", f.Name(), err)
+		return h, false, fmt.Errorf("reading %s: %w", f.Name(), err)
 	}
-	h, _ = decodeHeader(head[:n])
-	return h, nil
+	h, ok := decodeHeader(head[:n])
+	return h, !ok && n == block && !bytes.Equal(head, zeros), nil
 }
 
 // chain is the segments in use, oldest first, and what they say.
@@ -262,8 +267,50 @@ func (j *Journal) Replay(fn func(seq uint64, record []byte) error) error {
 	return nil
 }
 
-// create makes the file of a new segment. It is named for good when its first
-// frame is written.
+// provide makes the segments that are to be free, and the next one as long as it
+// will be: to make it longer later costs a sync of more than its octets. On a full
+// disk what is there may do; an Append that needs more says so.
+func (j *Journal) provide() {
+	j.free = slices.DeleteFunc(j.free, func(s *segment) bool {
+		short := s.size < j.shortest() // the process that made it came to its end in that
+		if short {
+			j.remove(s)
+		}
+		return short
+	})
+	for len(j.free) <= keptByMost {
+		s, err := j.create()
+		if err != nil {
+			return
+		}
+		j.free = append(j.free, s)
+	}
+	next := j.free[0]
+	for next.size < j.options.SegmentSize {
+		if err := j.lengthen(next, min(next.size+growth, j.options.SegmentSize)); err != nil {
+			return
+		}
+	}
+	if err := j.options.Sync(next.file); err != nil {
+		j.free = j.free[1:]
+		j.remove(next)
+	}
+}
+
+// shortest is the octets that a new segment has.
+func (j *Journal) shortest() int64 { return min(growth, j.options.SegmentSize) }
+
+// lengthen writes zeros to the end of a segment.
+func (j *Journal) lengthen(s *segment, to int64) error {
+	if err := j.options.Write(s.file, make([]byte, to-s.size), s.size); err != nil {
+		return err
+	}
+	s.size = to
+	return nil
+}
+
+// create makes the file of a new segment, with octets on stable storage: it may
+// have to serve when the disk is full.
 func (j *Journal) create() (*segment, error) {
 	name := filepath.Join(j.dir.Name(), segmentPrefix+strconv.Itoa(j.slot))
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -272,6 +319,16 @@ func (j *Journal) create() (*segment, error) {
 	}
 	s := &segment{slot: j.slot, file: f}
 	j.slot++
+	if err = j.lengthen(s, j.shortest()); err == nil {
+		err = j.options.Sync(f)
+	}
+	if err == nil {
+		err = stable.File(j.dir)
+	}
+	if err != nil {
+		j.remove(s)
+		return nil, err
+	}
 	return s, nil
 }
 

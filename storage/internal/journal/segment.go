@@ -158,8 +158,8 @@ type segment struct {
 	size  int64  // of the file: all its blocks have been written at some time
 	end   int64  // where the next frame goes
 	last  uint64 // sequence number of the last record; first-1 without one
-	stuck bool   // nothing is added any more: a write failed, or its end is not known for sure
-	named bool   // the name of the file is on stable storage
+	stuck bool   // nothing is added any more: it cannot be longer, or its end is not known for sure
+	bad   bool   // a write or sync of it failed
 
 	damaged bool // when it was opened, frames were missing
 }

@@ -29,7 +29,8 @@ func (g *gate) sync(*os.File) error {
 func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
-		j := open(t, t.TempDir(), Options{Sync: g.sync})
+		j := open(t, t.TempDir(), Options{})
+		j.options.Sync = g.sync
 		var wg sync.WaitGroup
 		wg.Go(func() { add(t, j, "first") })
 		<-g.entered
@@ -54,7 +55,8 @@ func TestFramesFitSegments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
 		dir := t.TempDir()
-		j := open(t, dir, Options{Sync: g.sync})
+		j := open(t, dir, Options{})
+		j.options.Sync = g.sync
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() { add(t, j, strings.Repeat("x", 5000)) })
@@ -186,7 +188,8 @@ func TestCloseFinishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
 		dir := t.TempDir()
-		j := open(t, dir, Options{Sync: g.sync})
+		j := open(t, dir, Options{})
+		j.options.Sync = g.sync
 		ended := make(chan error)
 		go func() {
 			_, _, err := j.Append([]byte("one"))
