@@ -70,10 +70,9 @@ func compareBases(a, b string) int {
 	return cmp.Or(cmp.Compare(f.time, g.time), strings.Compare(f.id, g.id), strings.Compare(a, b))
 }
 
-// rank is what an entry is sorted by, small to move, and found once.
+// rank is what most entries are sorted by, small to move.
 type rank struct {
 	time uint64
-	id   string
 	at   int // among the entries as they were found
 }
 
@@ -82,27 +81,31 @@ type rank struct {
 func arrange(entries []entry) []entry {
 	ranks := make([]rank, len(entries))
 	for i := range entries {
-		id := entries[i].id()
-		ranks[i] = rank{time: leadingNumber(id), id: id, at: i}
+		ranks[i] = rank{time: leadingNumber(entries[i].id()), at: i}
 	}
 	slices.SortFunc(ranks, func(a, b rank) int {
 		if a.time != b.time {
 			return cmp.Compare(a.time, b.time)
 		}
-		if c := strings.Compare(a.id, b.id); c != 0 {
+		x, y := &entries[a.at], &entries[b.at]
+		if c := strings.Compare(x.id(), y.id()); c != 0 {
 			return c
 		}
-		return compareFiles(&entries[a.at], &entries[b.at])
+		return compareFiles(x, y)
 	})
-	ranks = slices.CompactFunc(ranks, func(a, b rank) bool {
-		return a.id == b.id && baseName(entries[a.at].name) == baseName(entries[b.at].name)
-	})
-	arranged := make([]entry, len(ranks))
-	for i, p := range ranks {
-		arranged[i] = entries[p.at]
-		if i > 0 && p.time == ranks[i-1].time && p.id == ranks[i-1].id {
-			arranged[i].clash, arranged[i-1].clash = true, true
+	arranged := make([]entry, 0, len(ranks))
+	for i, r := range ranks {
+		e := entries[r.at]
+		if i > 0 && r.time == ranks[i-1].time {
+			last := &arranged[len(arranged)-1]
+			if e.id() == last.id() {
+				if baseName(e.name) == baseName(last.name) {
+					continue
+				}
+				e.clash, last.clash = true, true
+			}
 		}
+		arranged = append(arranged, e)
 	}
 	return arranged
 }

@@ -18,9 +18,9 @@ import (
 
 const (
 	journalDir = "journal"
-	// checkpointEvery is how long a record waits for a checkpoint, as long as the
-	// journal has room.
-	checkpointEvery = 5 * time.Second
+	// defaultCheckpointEvery is how long a record waits for a checkpoint, as long as
+	// the journal has room.
+	defaultCheckpointEvery = 5 * time.Second
 	// settleTime is what deliveries under way have to end in when the journal is
 	// closed.
 	settleTime = 10 * time.Second
@@ -33,6 +33,9 @@ type checkpointer struct {
 	journal *journal.Journal
 	stop    context.CancelFunc
 	stopped chan struct{}
+
+	done    uint64 // the record of the last checkpoint
+	suspect uint64 // records up to here were there when a sync failed, which may be told once only
 }
 
 // openJournal completes what the journal holds, before anybody can look at a
@@ -41,13 +44,12 @@ func (s *Store) openJournal() (*checkpointer, error) {
 	if err := checkKernel(); err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(filepath.Join(s.dataDir, journalDir), journal.Options{
-		Write: s.disk.writeJournal,
-		Sync:  s.disk.syncJournal,
-		Damaged: func(err error) {
-			s.log.Error("the journal is damaged: mail of the last seconds before the crash may be lost", "error", err)
-		},
-	})
+	o := s.journalOptions
+	o.Write, o.Sync = s.disk.writeJournal, s.disk.syncJournal
+	o.Damaged = func(err error) {
+		s.log.Error("the journal is damaged: mail of the last seconds before the crash may be lost", "error", err)
+	}
+	j, err := journal.Open(filepath.Join(s.dataDir, journalDir), o)
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
@@ -87,7 +89,7 @@ func kernelSuffices(release string) bool {
 // run makes checkpoints until ctx ends.
 func (c *checkpointer) run(ctx context.Context) {
 	defer close(c.stopped)
-	tick := time.NewTicker(checkpointEvery)
+	tick := time.NewTicker(c.store.checkpointEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -123,8 +125,10 @@ func (c *checkpointer) checkpoint(ctx context.Context) {
 		return // it is closed with deliveries under way: the next start completes them
 	}
 	began := time.Now()
-	if err = c.store.syncTouched(); err != nil {
+	if err = c.sync(); err != nil {
 		c.store.log.Error("a checkpoint failed, writing the mail of the last seconds again", "error", err)
+	}
+	if c.suspect > c.done {
 		err = c.rewrite(seq)
 	}
 	if err == nil {
@@ -135,6 +139,7 @@ func (c *checkpointer) checkpoint(ctx context.Context) {
 		c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
 		return
 	}
+	c.done = seq
 	c.store.dropDrafts(seq)
 	c.store.dropNotes(seq)
 	c.store.log.Debug("checkpoint", "record", seq, "duration", time.Since(began))
@@ -150,7 +155,17 @@ func (c *checkpointer) rewrite(seq uint64) error {
 	if err := r.run(); err != nil {
 		return err
 	}
-	return c.store.syncTouched()
+	return c.sync()
+}
+
+// sync syncs what was touched. Should that fail, all that has been written so far
+// is suspect, also what a later checkpoint is for: the system tells only once.
+func (c *checkpointer) sync() error {
+	err := c.store.syncTouched()
+	if err != nil {
+		c.suspect = c.journal.Last()
+	}
+	return err
 }
 
 // touch remembers the file system of a directory that is about to be changed, so

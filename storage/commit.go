@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -26,14 +27,15 @@ func (s *Store) commit(d *draft, to []address) error {
 // octets in it when it is small. What happens in the mailboxes needs no sync:
 // until the next checkpoint has synced it, recovery can do it again.
 func (s *Store) commitJournaled(j *journal.Journal, d *draft, name string, to []address) error {
-	r := record{kind: recordMessage, to: to, names: []string{name}}
+	r := record{kind: recordMessage, to: to, names: []string{name}, data: d.data}
 	if d.file != nil {
 		if err := d.settle(); err != nil {
 			return err
 		}
 		r.kind, r.names = recordDraft, append(r.names, d.id)
+		r.data = binary.BigEndian.AppendUint32(nil, d.sum)
 	}
-	seq, applied, err := j.Append(r.encode(), d.data)
+	seq, applied, err := j.Append(r.encode(), r.data)
 	if err != nil {
 		return err
 	}
@@ -47,11 +49,19 @@ func (s *Store) commitJournaled(j *journal.Journal, d *draft, name string, to []
 	s.applying.RUnlock()
 	applied()
 	if err != nil {
-		if err := s.journalRemoval(j, record{kind: recordRemoved, to: to, names: []string{name}}); err != nil {
-			s.log.Error("a refused message is still in the journal, a crash now would deliver it", "id", d.id, "error", err)
-		}
+		s.refuse(j, name, to)
 	}
 	return err
+}
+
+// refuse has recovery forget a message that its mailboxes could not take.
+func (s *Store) refuse(j *journal.Journal, name string, to []address) {
+	if err := s.journalRemoval(j, record{kind: recordRemoved, to: to, names: []string{name}}); err != nil {
+		s.log.Error("a refused message is still in the journal, a crash now would deliver it", "file", name, "error", err)
+	}
+	s.applying.RLock()
+	defer s.applying.RUnlock()
+	s.takeBack(to, name, false) // a checkpoint that rewrites may have just delivered it
 }
 
 // commitSynced is for a process that does not have the journal, such as a

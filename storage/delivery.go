@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,13 +51,15 @@ func full(err error) error {
 
 // distinct checks the names of mailboxes and leaves out those named before.
 func distinct(names []string) ([]address, error) {
-	var to []address
+	to := make([]address, 0, len(names))
+	seen := make(map[address]bool, len(names))
 	for _, name := range names {
 		a, err := parseAddress(name)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(to, a) {
+		if !seen[a] {
+			seen[a] = true
 			to = append(to, a)
 		}
 	}
@@ -77,9 +78,10 @@ type draft struct {
 	memory *[bufferSize]byte // nil before fill
 	data   []byte            // the whole message, when there is no file
 	file   *os.File
-	size   int64 // octets on disk
-	octets int64 // octets on the wire
-	named  bool  // mail/.tmp/<id> is there
+	size   int64  // octets on disk
+	octets int64  // octets on the wire
+	sum    uint32 // draftSum of what is in the file
+	named  bool   // mail/.tmp/<id> is there
 }
 
 // fill reads message, with the line ends of the disk.
@@ -133,6 +135,7 @@ func (d *draft) spill() error {
 		return nil
 	}
 	_, err := d.store.disk.write(d.file, d.data)
+	d.sum = draftSum(d.sum, d.data)
 	d.data = nil
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,11 +43,38 @@ func (s *Store) lock(b address) (*os.File, error) {
 	return nil, fmt.Errorf("mailbox %s: %w", b, ErrInUse)
 }
 
+// makeLock makes the file that lock opens, so that a full disk keeps nobody from
+// fetching mail, and removing it, for the first time.
+func (s *Store) makeLock(b address) error {
+	name := lockPath(b)
+	if err := s.locks.Mkdir(path.Dir(name), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	f, err := s.locks.OpenFile(name, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return ignoreMissing(err) // the last mailbox of the domain was removed in that moment
+	}
+	return f.Close()
+}
+
+// lockJournal waits for whoever completes what the journal holds, or depends on
+// that nobody does.
+func (s *Store) lockJournal() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.dataDir, journalDir, "lock"), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the journal: %w", err)
+	}
+	if err := flockFile(f, unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking the journal: %w", err), f.Close())
+	}
+	return f, nil
+}
+
 var errUnlinked = errors.New("lock file was removed")
 
 // flock opens and locks one file below locks/.
 func (s *Store) flock(name string) (*os.File, error) {
-	f, err := s.locks.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := s.locks.OpenFile(name, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -139,6 +139,9 @@ func (s *Store) makeMailbox(a address) error {
 			return fmt.Errorf("making mailbox %s: %w", a, err)
 		}
 	}
+	if err := s.makeLock(a); err != nil {
+		return fmt.Errorf("making the lock of mailbox %s: %w", a, err)
+	}
 	return nil
 }
 

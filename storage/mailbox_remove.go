@@ -46,22 +46,64 @@ func (s *Store) RemoveMailbox(ctx context.Context, name string) error {
 // removeMail takes the mailbox out of sight in one step, so that a crash cannot
 // leave half of it, and then removes it at leisure.
 func (s *Store) removeMail(a address) error {
+	held, err := s.lockJournal()
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	trash := path.Join(draftsDir, removedPrefix+a.digest())
 	if err := s.mail.RemoveAll(trash); err != nil {
 		return err
 	}
-	err := s.mail.Rename(a.path(), trash)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	err = s.mail.Rename(a.path(), trash)
+	switch {
+	case errors.Is(err, os.ErrNotExist): // but the journal may have mail for it
+	case err != nil:
+		return err
+	default:
+		if err := s.syncMailDir(a.domain); err != nil {
+			return err
+		}
+	}
+	if err := s.noteMailRemoval(a, trash); err != nil {
+		return err
+	}
+	return s.mail.RemoveAll(trash)
+}
+
+// noteMailRemoval has recovery bring nothing back of a mailbox that is now trash.
+// Beside a server all of it is there, so it is noted by its names: a delivery
+// under way may have made the mailbox anew by now. When no server runs, the
+// journal may have more for the mailbox than the mailbox has.
+func (s *Store) noteMailRemoval(a address, trash string) error {
+	server, err := s.flock(serverLock)
+	if errors.Is(err, ErrInUse) {
+		names, err := s.ownNames(trash)
+		if err != nil {
+			return err
+		}
+		return s.noteRemoval(a, names)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.syncMailDir(a.domain); err != nil {
-		return err
+	server.Close() // none can start as long as the journal is locked
+	return s.noteSome(record{kind: recordGone, to: []address{a}})
+}
+
+// ownNames lists the base names of messages of ours in a mailbox on its way out.
+// Only these can be in the journal. Things that are no Maildir have none.
+func (s *Store) ownNames(trash string) (names []string, err error) {
+	for _, sub := range []string{"new", "cur"} {
+		files, err := s.readDir(trash, sub)
+		if err := passing(err); err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			if n := parseName(f.Name()); n.ours {
+				names = append(names, n.base)
+			}
+		}
 	}
-	if err := s.noteRemoval(record{kind: recordGone, to: []address{a}}); err != nil {
-		return err
-	}
-	return s.mail.RemoveAll(trash)
+	return names, nil
 }

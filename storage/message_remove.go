@@ -23,20 +23,18 @@ func (s *Store) remove(ctx context.Context, m *mailbox, bases []string) (int, er
 	j := s.journal.Load()
 	if j == nil || recordsFor(bases) > 1 {
 		// Whatever is noted, is so only lest recovery delivers it again.
-		for rest := bases; len(rest) > 0; {
-			n := fitting(rest)
-			if err := s.noteRemoval(record{kind: recordRemoved, to: []address{m.address}, names: rest[:n]}); err != nil {
-				return 0, fmt.Errorf("noting a removal: %w", err)
-			}
-			rest = rest[n:]
+		if err := s.noteRemoval(m.address, bases); err != nil {
+			return 0, err
 		}
+		s.applying.RLock()
+		defer s.applying.RUnlock()
 		return m.remove(ctx, s.disk, bases, true)
 	}
 	if err := s.touch(m.new); err != nil {
 		return 0, err
 	}
 	r := record{kind: recordRemoved, to: []address{m.address}, names: bases}
-	_, applied, err := j.Append(r.encode())
+	_, applied, err := j.AppendUrgent(r.encode())
 	if err != nil {
 		return 0, err
 	}

@@ -24,9 +24,21 @@ type note struct {
 	after uint64 // what it removed was delivered by this record at the latest
 }
 
-// noteRemoval makes it durable that recovery must not bring back what rec names:
-// in the journal, if this process has it, else in a note beside it.
-func (s *Store) noteRemoval(rec record) error {
+// noteRemoval makes it durable that recovery must not bring back messages with
+// these base names to a mailbox: in the journal, if this process has it, else in
+// notes beside it.
+func (s *Store) noteRemoval(a address, names []string) error {
+	for len(names) > 0 {
+		n := fitting(names)
+		if err := s.noteSome(record{kind: recordRemoved, to: []address{a}, names: names[:n]}); err != nil {
+			return fmt.Errorf("noting a removal: %w", err)
+		}
+		names = names[n:]
+	}
+	return nil
+}
+
+func (s *Store) noteSome(rec record) error {
 	if j := s.journal.Load(); j != nil {
 		return s.journalRemoval(j, rec)
 	}
@@ -34,14 +46,20 @@ func (s *Store) noteRemoval(rec record) error {
 	if err != nil || after == 0 { // there is nothing that could come back
 		return err
 	}
-	b := append(binary.BigEndian.AppendUint64(nil, after), rec.encode()...)
-	return s.writeNote(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
+	n := note{record: rec, after: after}
+	return s.writeNote(n.encode())
+}
+
+// encode writes the note with a checksum at its end.
+func (n *note) encode() []byte {
+	b := append(binary.BigEndian.AppendUint64(nil, n.after), n.record.encode()...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
 // journalRemoval is noteRemoval for a removal that nobody does again, because
 // the caller syncs it.
 func (s *Store) journalRemoval(j *journal.Journal, rec record) error {
-	_, applied, err := j.Append(rec.encode())
+	_, applied, err := j.AppendUrgent(rec.encode())
 	if err == nil {
 		applied()
 	}
@@ -72,11 +90,6 @@ func (s *Store) writeNote(b []byte) error {
 	return errors.Join(syncPath(dir), syncPath(filepath.Dir(dir)))
 }
 
-// eachNote calls fn for every note.
-func (s *Store) eachNote(fn func(note) error) error {
-	return s.readNotes(func(_ string, n note) error { return fn(n) })
-}
-
 // dropNotes removes the notes about records up to seq.
 func (s *Store) dropNotes(seq uint64) {
 	err := s.readNotes(func(path string, n note) error {
@@ -90,6 +103,7 @@ func (s *Store) dropNotes(seq uint64) {
 	}
 }
 
+// readNotes calls fn for every note.
 func (s *Store) readNotes(fn func(path string, n note) error) error {
 	dir := filepath.Join(s.dataDir, notesDir)
 	files, err := os.ReadDir(dir)
@@ -113,8 +127,8 @@ func (s *Store) readNotes(fn func(path string, n note) error) error {
 		}
 		n, err := decodeNote(b)
 		if err != nil {
+			// An empty note remains: it removes nothing, and goes soon.
 			s.log.Error("a note beside the journal is damaged: what it removed may come back", "file", path, "error", err)
-			continue
 		}
 		if err := fn(path, n); err != nil {
 			return err
@@ -128,7 +142,10 @@ func decodeNote(b []byte) (n note, err error) {
 	if end < 8 || crc32.ChecksumIEEE(b[:end]) != binary.BigEndian.Uint32(b[end:]) {
 		return n, fmt.Errorf("note of %d octets: wrong checksum", len(b))
 	}
-	n.after = binary.BigEndian.Uint64(b)
 	n.record, err = decodeRecord(b[8:end])
-	return n, err
+	if err != nil {
+		return note{}, err
+	}
+	n.after = binary.BigEndian.Uint64(b)
+	return n, nil
 }

@@ -3,14 +3,16 @@ package storage
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
+	"strings"
 )
 
 // Kinds of records in the journal.
 const (
 	recordMessage byte = 'M' // a message and its octets: names are its file name
-	recordDraft   byte = 'D' // a message whose octets are a synced draft: file name and draft
+	recordDraft   byte = 'D' // a message whose octets are a synced draft, and their sum: file name and draft
 	recordRemoved byte = 'R' // messages that are no longer in a mailbox: base names
-	recordGone    byte = 'G' // a mailbox that was removed with all that was in it
+	recordGone    byte = 'G' // a mailbox that was removed with all that was delivered to it
 )
 
 // record is what the journal remembers of one change to mailboxes.
@@ -103,11 +105,23 @@ func (r *record) valid() bool {
 	}
 	switch r.kind {
 	case recordMessage:
-		return len(r.names) == 1 && parseName(r.names[0]).ours
+		return len(r.names) == 1 && newName(r.names[0])
 	case recordDraft:
-		return len(r.names) == 2 && parseName(r.names[0]).ours && validID(r.names[1])
+		return len(r.names) == 2 && newName(r.names[0]) && validID(r.names[1]) && len(r.data) == crc32.Size
 	case recordRemoved:
 		return len(r.to) == 1 || len(r.names) == 1
 	}
 	return r.kind == recordGone && len(r.to) == 1
+}
+
+// newName is whether a message of ours can be delivered under a name.
+func newName(name string) bool {
+	f := parseName(name)
+	return f.ours && f.base == name && !strings.ContainsAny(name, "/\x00")
+}
+
+// draftSum is the CRC-32C of the octets of a draft, when sum is that of those
+// before b.
+func draftSum(sum uint32, b []byte) uint32 {
+	return crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), b)
 }

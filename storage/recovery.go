@@ -104,7 +104,7 @@ func (r *recovery) learn() error {
 		}
 		return nil
 	}
-	if err := r.store.eachNote(func(n note) error { return take(n.after, n.record) }); err != nil {
+	if err := r.store.readNotes(func(_ string, n note) error { return take(n.after, n.record) }); err != nil {
 		return err
 	}
 	return r.each(take)

@@ -2,11 +2,11 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,20 +28,55 @@ func (s *source) close() {
 	}
 }
 
-// open gives the octets from their beginning. A draft that is missing is an
-// os.ErrNotExist.
+// errNoDraft: the octets of a large message are gone.
+var errNoDraft = errors.New("its draft is missing or damaged")
+
+// open gives the octets from their beginning.
 func (s *source) open() (io.Reader, error) {
 	if s.rec.kind == recordMessage {
 		return bytes.NewReader(s.rec.data), nil
 	}
-	var err error
 	if s.draft == nil {
-		if s.draft, err = openAt(s.store.drafts, s.rec.names[1], unix.O_RDONLY); err != nil {
+		f, err := openAt(s.store.drafts, s.rec.names[1], unix.O_RDONLY)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, errNoDraft
+		}
+		if err != nil {
 			return nil, err
 		}
+		intact, err := s.intact(f)
+		if err == nil && !intact {
+			err = errNoDraft
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		s.draft = f
 	}
-	_, err = s.draft.Seek(0, io.SeekStart)
+	_, err := s.draft.Seek(0, io.SeekStart)
 	return s.draft, err
+}
+
+// intact is whether f has, from its beginning, the octets of the message.
+func (s *source) intact(f *os.File) (bool, error) {
+	// After a write that failed, octets in memory may differ from those on the disk.
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return false, err
+	}
+	if s.rec.kind == recordMessage {
+		return sameOctets(f, bytes.NewReader(s.rec.data))
+	}
+	buf, sum, size := make([]byte, bufferSize), uint32(0), int64(0)
+	for {
+		n, err := f.Read(buf)
+		sum, size = draftSum(sum, buf[:n]), size+int64(n)
+		if err == io.EOF {
+			return sum == binary.BigEndian.Uint32(s.rec.data) && size == parseName(s.rec.names[0]).size, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 }
 
 // whole is whether the message is in the mailbox with all its octets.
@@ -63,20 +98,7 @@ func (s *source) whole(a address, at place) (bool, error) {
 	if err != nil || st.Size != parseName(at.name).size || !isRegular(st) {
 		return false, err
 	}
-	want, err := s.open()
-	if errors.Is(err, os.ErrNotExist) {
-		s.store.log.Warn("the draft of a large message is missing, but the message is there", "file", f.Name())
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if s.draft != nil {
-		if ds, err := statFile(s.draft); err == nil && ds.Dev == st.Dev && ds.Ino == st.Ino {
-			return true, nil
-		}
-	}
-	return sameOctets(f, want)
+	return s.intact(f)
 }
 
 // sameOctets compares what two readers have left.
@@ -100,8 +122,8 @@ func sameOctets(a, b io.Reader) (bool, error) {
 // deliver gives a mailbox the message, in place of what is there.
 func (s *source) deliver(a address, at place) error {
 	err := s.make()
-	if errors.Is(err, os.ErrNotExist) {
-		s.store.log.Error("a message is lost: its draft is missing", "mailbox", a.String(), "file", s.rec.names[0])
+	if errors.Is(err, errNoDraft) {
+		s.store.log.Error("a message is lost", "mailbox", a.String(), "file", s.rec.names[0], "error", err)
 		return nil
 	}
 	if err != nil {
@@ -193,7 +215,7 @@ func (s *source) putAside(a address, why error) error {
 		return err
 	}
 	defer dir.Close()
-	name := s.rec.names[0] + "," + strings.ReplaceAll(a.String(), "/", "_")
+	name := s.rec.names[0] + "," + a.digest() // the address may be too long
 	if err := ignoreMissing(s.store.disk.unlink(dir, name)); err != nil {
 		return err
 	}

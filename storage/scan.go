@@ -72,7 +72,7 @@ const (
 // inode.
 type direntReader struct {
 	buf   []byte
-	found []dirent // of one reading, their names side by side at the front of buf
+	found []dirent // of one reading, their names side by side at the front of its buffer
 }
 
 // dirent is what a directory tells of a file.
@@ -91,45 +91,97 @@ func (r *direntReader) readEntries(to []entry, dir *os.File, seen bool) ([]entry
 		r.buf = make([]byte, smallDirents)
 	}
 	for {
-		n, err := r.next(dir)
+		n, err := readDirents(dir, r.buf)
 		if n == 0 || err != nil {
 			return to, err
 		}
-		names, err := r.pick(dir, n)
-		if err != nil {
+		if to, err = r.add(to, dir, seen, r.buf[:n]); err != nil {
 			return nil, err
 		}
-		if len(to)+len(r.found) > cap(to) { // double it: append alone would copy more often
-			to = slices.Grow(to, max(len(r.found), len(to)))
-		}
-		for _, f := range r.found {
-			to = append(to, newEntry(names[:f.length], seen, f.ino))
-			names = names[f.length:]
-		}
-		if n > len(r.buf)-maxDirent && len(r.buf) < largeDirents { // there is more to come
-			r.buf = make([]byte, largeDirents)
+		if n > len(r.buf)-maxDirent { // there is more to come
+			return r.readOn(to, dir, seen)
 		}
 	}
 }
 
-// next fills buf and returns how many octets it has; 0 at the end.
-func (r *direntReader) next(dir *os.File) (n int, err error) {
+// readOn is readEntries for what is left of a large directory: the kernel is as
+// long about it as we are, so one reading goes on while the one before is looked
+// at.
+func (r *direntReader) readOn(to []entry, dir *os.File, seen bool) ([]entry, error) {
+	type reading struct {
+		dirents []byte
+		err     error
+	}
+	const buffers = 3
+	spare, readings := make(chan []byte, buffers), make(chan reading)
+	for range buffers {
+		spare <- make([]byte, largeDirents)
+	}
+	go func() {
+		defer close(readings)
+		for buf := range spare {
+			n, err := readDirents(dir, buf)
+			if n == 0 && err == nil {
+				return
+			}
+			readings <- reading{buf[:n], err}
+		}
+	}()
+	var failed error
+	for got := range readings {
+		if failed == nil {
+			failed = got.err
+		}
+		if failed == nil {
+			to, failed = r.add(to, dir, seen, got.dirents)
+		}
+		if failed == nil {
+			spare <- got.dirents[:largeDirents]
+		} else if spare != nil {
+			close(spare)
+			spare = nil
+		}
+	}
+	return to, failed
+}
+
+// add appends the entries of one reading.
+func (r *direntReader) add(to []entry, dir *os.File, seen bool, dirents []byte) ([]entry, error) {
+	names, err := r.pick(dir, dirents)
+	if err != nil {
+		return nil, err
+	}
+	if len(to)+len(r.found) > cap(to) { // double it: append alone would copy more often
+		to = slices.Grow(to, max(len(r.found), len(to)))
+	}
+	for _, f := range r.found {
+		to = append(to, newEntry(names[:f.length], seen, f.ino))
+		names = names[f.length:]
+	}
+	return to, nil
+}
+
+// readDirents fills buf and returns how many octets it has; 0 at the end.
+func readDirents(dir *os.File, buf []byte) (n int, err error) {
 	err = retry(func() (err error) {
-		n, err = unix.ReadDirent(int(dir.Fd()), r.buf)
+		n, err = unix.ReadDirent(int(dir.Fd()), buf)
 		return err
 	})
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil // the directory was removed: it has no entries
+	}
 	if err != nil {
 		return 0, &os.PathError{Op: "readdirent", Path: dir.Name(), Err: err}
 	}
 	return n, nil
 }
 
-// pick finds the regular files in the n octets of buf, and returns their names
-// one after the other.
-func (r *direntReader) pick(dir *os.File, n int) (string, error) {
+// pick finds the regular files among dirents, and returns their names one after
+// the other.
+func (r *direntReader) pick(dir *os.File, dirents []byte) (string, error) {
 	r.found = r.found[:0]
-	names := r.buf[:0] // never gets ahead of what is read
-	for left := r.buf[:n]; len(left) > 0; {
+	names := dirents[:0] // never gets ahead of what is read
+	for left := dirents; len(left) > 0; {
 		ino, kind, name, rest, ok := cutDirent(left)
 		if !ok {
 			return "", fmt.Errorf("directory %s: the kernel's answer makes no sense", dir.Name())

@@ -5,7 +5,7 @@
 //	mail/.tmp/                            drafts, and mailboxes on their way out
 //	index/<domain>/<local>                wire sizes of files other programs put there
 //	locks/server, locks/<domain>/<local>  flock
-//	journal/                              what the mailboxes may not have yet
+//	journal/                              what the mailboxes may not have yet; lock: flock
 //
 // A delivered message is a file
 //
@@ -49,7 +49,9 @@
 // Removal by POP3 is a record too, and after it the files are unlinked without
 // sync: recovery does that again, and does not deliver what was removed. A process
 // that does not have the journal, a command beside the server, syncs what it does
-// by itself, and leaves a note beside the journal of what it has removed.
+// by itself, and leaves a note beside the journal of what it has removed. To remove
+// a mailbox it locks the journal, so that it is known whether a start has completed
+// the mailbox, or will do so.
 //
 // When step 3 fails, the message is unlinked where it is, a record says that it is
 // removed, and Deliver returns an error. When step 5 fails, the octets in memory are no
@@ -69,6 +71,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"restante/storage/internal/journal"
 )
@@ -113,6 +116,9 @@ type Store struct {
 	drafts  *os.File // directory mail/.tmp
 	bufs    buffers
 
+	journalOptions  journal.Options // sizes
+	checkpointEvery time.Duration
+
 	journal  atomic.Pointer[journal.Journal] // nil in a process that is no server
 	applying sync.RWMutex                    // held by those who do what a record says
 
@@ -128,7 +134,8 @@ func Open(dataDir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	s := &Store{host: safeHost(o.Hostname), log: o.Log, disk: osDisk{}, dataDir: dataDir, touched: make(map[uint64]*os.File)}
+	s := &Store{host: safeHost(o.Hostname), log: o.Log, disk: osDisk{}, dataDir: dataDir,
+		checkpointEvery: defaultCheckpointEvery, touched: make(map[uint64]*os.File)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -206,6 +213,11 @@ func (s *Store) Close() error {
 // not wait for another server: ErrServerRunning. The lock ends with release, or
 // with the process; release first syncs what the journal holds.
 func (s *Store) LockServer() (release func() error, err error) {
+	starting, err := s.lockJournal()
+	if err != nil {
+		return nil, err
+	}
+	defer starting.Close()
 	f, err := s.flock(serverLock)
 	if errors.Is(err, ErrInUse) {
 		return nil, ErrServerRunning
