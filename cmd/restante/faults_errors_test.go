@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// shortDisk is a loopDisk whose end can be taken away and given back. Meanwhile
+// all that the kernel reads or writes there is an input/output error. It is found
+// out late, when what was written long ago is written back.
+type shortDisk struct {
+	*loopDisk
+	end []byte // what was taken away
+}
+
+const shortBlock = 4096
+
+func newShortDisk(t *testing.T, octets int64) *shortDisk {
+	t.Helper()
+	d := &shortDisk{loopDisk: newLoopDisk(t, octets)}
+	err := errors.Join(d.unmount(),
+		tool("mkfs.ext4", "-q", "-F", "-b", strconv.Itoa(shortBlock), "-E", "packed_meta_blocks=1,lazy_itable_init=0", d.image), d.mount())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// shorten takes away the blocks at the end that are free.
+func (d *shortDisk) shorten(t *testing.T) {
+	t.Helper()
+	if err := tool("sync", "-f", d.dir); err != nil {
+		t.Fatal(err)
+	}
+	groups, err := exec.Command("dumpe2fs", d.image).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := regexp.MustCompile(`(?m)^  Free blocks: (?:.*, )?(\d+)-\d+$`).FindSubmatch(groups)
+	if free == nil {
+		t.Fatalf("the end of the disk is in use:\n%s", groups)
+	}
+	first, err := strconv.Atoi(string(free[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(d.image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.end = bytes.Clone(whole[first*shortBlock:])
+	d.resize(t, int64(first*shortBlock))
+}
+
+// mend gives the end back as it was.
+func (d *shortDisk) mend(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile(d.image, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(d.end)
+	st, statErr := f.Stat()
+	if err := errors.Join(err, statErr, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d.resize(t, st.Size())
+}
+
+// resize makes the image so long, and tells the loop device.
+func (d *shortDisk) resize(t *testing.T, octets int64) {
+	t.Helper()
+	device, err := exec.Command("losetup", "--noheadings", "--output", "NAME", "--associated", d.image).Output()
+	err = errors.Join(err, os.Truncate(d.image, octets), tool("losetup", "--set-capacity", strings.TrimSpace(string(device))))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFaultWriteErrors: the disk fails under a journal that has room for a while.
+// What the kernel could not write back is written anew from the journal.
+func TestFaultWriteErrors(t *testing.T) {
+	t.Parallel()
+	disk := newShortDisk(t, 64<<20)
+	v := newVictim(t, disk.dir)
+	v.accepts(4000, "alice", "bob")
+	v.accepts(300<<10, "alice", "carol")
+	v.keeps(1000, victims...)
+	disk.shorten(t)
+	v.accepts(60000, "alice", "bob")
+	v.refuses(300<<10, "451 4.3.0", "alice", "bob")
+	v.refuses(5<<20, "451 4.3.0", "alice", "bob")
+	v.logs("message refused", "input/output error")
+	v.logs("a checkpoint failed", "mail is refused when the journal is full")
+	for n := 0; !v.logged("message refused", "the journal", "input/output error"); n++ {
+		answer := v.send(60000, "alice", "bob")
+		if !strings.HasPrefix(answer, "250 ") && !strings.HasPrefix(answer, "451 4.3.0") || n > 5000 {
+			t.Fatalf("message %d: %s", n, answer)
+		}
+	}
+	v.keeps(1000, victims...)
+	disk.mend(t)
+	before := v.checkpoints()
+	v.accepts(4000, "alice", "bob")
+	v.accepts(300<<10, "alice", "bob")
+	eventually(t, "a checkpoint succeeds", func() bool { return v.checkpoints() > before })
+	if err := disk.cutPower(); err != nil {
+		t.Fatal(err)
+	}
+	v.kill()
+	if err := errors.Join(disk.unmount(), disk.mount()); err != nil {
+		t.Fatal(err)
+	}
+	v.mustStart()
+	v.keeps(1000, victims...)
+}
