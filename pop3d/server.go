@@ -60,6 +60,12 @@ func (c Config) withDefaults() *Config {
 	if c.MaxFailedLogins == 0 {
 		c.MaxFailedLogins = 3
 	}
+	if c.TLS != nil {
+		// Small first records let a browser show the top of a page sooner. No client
+		// does that with mail, and each record is a system call.
+		c.TLS = c.TLS.Clone()
+		c.TLS.DynamicRecordSizingDisabled = true
+	}
 	return &c
 }
 
