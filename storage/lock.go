@@ -62,7 +62,7 @@ func (s *Store) makeLock(b address) error {
 func (s *Store) lockJournal() (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(s.dataDir, journalDir, "lock"), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("locking the journal: %w", err)
+		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
 	if err := flockFile(f, unix.LOCK_EX); err != nil {
 		return nil, errors.Join(fmt.Errorf("locking the journal: %w", err), f.Close())

@@ -288,7 +288,8 @@ func snapshot(t *testing.T, dir string) []string {
 			return err
 		}
 		size := int64(0)
-		if st.Mode().IsRegular() {
+		segment := strings.HasPrefix(filepath.Base(name), "segment-") // room for the journal, made ahead
+		if st.Mode().IsRegular() && !segment {
 			size = st.Size()
 		}
 		all = append(all, fmt.Sprintf("%s %v %d", name, st.Mode(), size))
