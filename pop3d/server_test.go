@@ -75,6 +75,30 @@ func listen(t testing.TB, s *Server, serve func(net.Listener) error) string {
 	return l.Addr().String()
 }
 
+// A message is not cut into small TLS records, each with a write of its own, not
+// even at the beginning of a session.
+func TestMessageIsOneRecord(t *testing.T) {
+	config := plain()
+	config.TLS = testTLS(t)
+	mail := newFakeMail(strings.Repeat(strings.Repeat("x", 70)+"\r\n", 100))
+	c, counted := pipe(t, NewServer(config, mail, mail, testSASL(), nil))
+	c.lines(t, 1)
+	c.write(t, "STLS\r\n")
+	c.lines(t, 1)
+	c.startTLS(t)
+	c.write(t, "AUTH PLAIN "+testPlain+"\r\n")
+	c.lines(t, 1)
+	before, _ := counted.counts()
+	c.write(t, "RETR 1\r\n")
+	c.lines(t, 1+100+1)
+	if writes, _ := counted.counts(); writes-before != 1 {
+		t.Errorf("%d writes", writes-before)
+	}
+	if config.TLS.DynamicRecordSizingDisabled {
+		t.Error("the configuration of the caller was changed")
+	}
+}
+
 func TestServeTLSNeedsCertificate(t *testing.T) {
 	l := listenOne(nil)
 	if err := NewServer(plain(), nil, nil, SASL{}, nil).ServeTLS(l); err == nil || errors.Is(err, ErrServerClosed) {

@@ -44,12 +44,29 @@ func (a address) digest() string {
 // mailbox is an open Maildir.
 type mailbox struct {
 	address
-	new, cur *os.File
+	new, cur *os.File // cur may be let go while no message is in it
+	listed   version  // at the last listing
 }
 
 func (m *mailbox) close() {
 	m.new.Close()
-	m.cur.Close()
+	m.letGo()
+}
+
+// letGo closes cur/.
+func (m *mailbox) letGo() {
+	if m.cur != nil {
+		m.cur.Close()
+		m.cur = nil
+	}
+}
+
+// reopen opens cur/ again. It stays closed if it is no longer there.
+func (s *Store) reopen(m *mailbox) (err error) {
+	if m.cur == nil {
+		m.cur, err = s.openDir(m.domain, m.local, "cur")
+	}
+	return ignoreMissing(err)
 }
 
 func (m *mailbox) dir(seen bool) *os.File {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // errChanged: a file is not what was announced. The next session measures it
@@ -48,6 +49,9 @@ func (s *Store) OpenMaildrop(ctx context.Context, name string) (_ *Maildrop, err
 	}
 	if m.msgs, err = s.measureAll(ctx, m.box); err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(m.msgs, func(e entry) bool { return e.seen }) {
+		m.box.letGo() // most sessions never need it: thousands save a descriptor each
 	}
 	return m, nil
 }
@@ -124,6 +128,10 @@ func (m *Maildrop) open(i int) (messageFile, error) {
 // relocate finds out where readers have moved the messages. All are looked for
 // at once, because a reader that opens a mailbox moves all that is new.
 func (m *Maildrop) relocate() error {
+	err := m.store.reopen(m.box)
+	if err != nil {
+		return err
+	}
 	found, err := m.box.list()
 	if err != nil {
 		return err
@@ -165,14 +173,17 @@ func (m *Maildrop) Remove(ctx context.Context, idx []int) (removed int, err erro
 	if len(idx) == 0 {
 		return 0, nil
 	}
-	bases := make([]string, len(idx))
+	files := make([]entry, len(idx))
 	for k, i := range idx {
 		if i < 0 || i >= len(m.msgs) {
 			return 0, fmt.Errorf("no message %d in a maildrop of %d", i, len(m.msgs))
 		}
-		bases[k] = baseName(m.msgs[i].name)
+		files[k] = m.msgs[i]
 	}
-	return m.store.remove(ctx, m.box, bases)
+	if err := m.store.reopen(m.box); err != nil {
+		return 0, err
+	}
+	return m.store.remove(ctx, m.box, files)
 }
 
 // messageReader reads one file in wire form and insists on the announced size.

@@ -16,10 +16,14 @@ type removal struct {
 // recordNames is how many octets of base names go into one record of the journal.
 const recordNames = 256 << 10
 
-// remove removes messages from a mailbox for good; see mailbox.remove. With the
-// journal one record makes that durable, and the directories are synced at the
+// remove removes messages from a mailbox for good; see mailbox.removeFiles. With
+// the journal one record makes that durable, and the directories are synced at the
 // next checkpoint.
-func (s *Store) remove(ctx context.Context, m *mailbox, bases []string) (int, error) {
+func (s *Store) remove(ctx context.Context, m *mailbox, files []entry) (int, error) {
+	bases := make([]string, len(files))
+	for i := range files {
+		bases[i] = baseName(files[i].name)
+	}
 	j := s.journal.Load()
 	if j == nil || recordsFor(bases) > 1 {
 		// Whatever is noted, is so only lest recovery delivers it again.
@@ -28,7 +32,7 @@ func (s *Store) remove(ctx context.Context, m *mailbox, bases []string) (int, er
 		}
 		s.applying.RLock()
 		defer s.applying.RUnlock()
-		return m.remove(ctx, s.disk, bases, true)
+		return m.removeFiles(ctx, s.disk, bases, files, true)
 	}
 	if err := s.touch(m.new); err != nil {
 		return 0, err
@@ -41,7 +45,7 @@ func (s *Store) remove(ctx context.Context, m *mailbox, bases []string) (int, er
 	defer applied()
 	s.applying.RLock()
 	defer s.applying.RUnlock()
-	return m.remove(ctx, s.disk, bases, false)
+	return m.removeFiles(ctx, s.disk, bases, files, false)
 }
 
 // fitting is how many of the names go into one record, at least one.
@@ -67,18 +71,24 @@ func recordsFor(names []string) (n int) {
 // message without a file is removed already. It returns how many messages are
 // gone, and an error if that is not all of them.
 func (m *mailbox) remove(ctx context.Context, d disk, bases []string, sync bool) (int, error) {
+	return m.removeFiles(ctx, d, bases, nil, sync)
+}
+
+// removeFiles is remove. If known are the files of these messages in the last
+// listing, and that is still right, it spares another one.
+func (m *mailbox) removeFiles(ctx context.Context, d disk, bases []string, known []entry, sync bool) (int, error) {
+	removals := make([]removal, len(bases))
 	wanted := make(map[string]*removal, len(bases))
-	for _, base := range bases {
-		wanted[base] = &removal{}
+	for i, base := range bases {
+		wanted[base] = &removals[i]
 	}
-	for try := 1; ; try++ {
-		missed, err := m.unlink(ctx, d, wanted, try == scanTries)
+	missed := known == nil || !m.unchanged() || m.unlink(ctx, d, known, wanted, false)
+	for try := 1; missed; try++ {
+		files, err := m.files()
 		if err != nil {
 			return 0, err
 		}
-		if !missed {
-			break
-		}
+		missed = m.unlink(ctx, d, files, wanted, try == scanTries)
 	}
 	for i, dir := range []*os.File{m.new, m.cur} {
 		if sync {
@@ -101,14 +111,10 @@ func (m *mailbox) remove(ctx context.Context, d disk, bases []string, sync bool)
 	return removed, nil
 }
 
-// unlink removes the files that a listing shows now. It reports whether some
-// were no longer there: they may have been renamed after the listing. At the
-// last try that is an error.
-func (m *mailbox) unlink(ctx context.Context, d disk, wanted map[string]*removal, last bool) (missed bool, err error) {
-	files, err := m.files()
-	if err != nil {
-		return false, err
-	}
+// unlink removes those of the files that are wanted. It reports whether some were no
+// longer there: they may have been renamed after they were listed. At the last try
+// that is an error.
+func (m *mailbox) unlink(ctx context.Context, d disk, files []entry, wanted map[string]*removal, last bool) (missed bool) {
 	for _, f := range files {
 		r := wanted[baseName(f.name)]
 		if r == nil || r.err != nil {
@@ -129,7 +135,7 @@ func (m *mailbox) unlink(ctx context.Context, d disk, wanted map[string]*removal
 			r.err = err
 		}
 	}
-	return missed, nil
+	return missed
 }
 
 // settleRemoval syncs one directory if something was removed from it. If that

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +21,24 @@ const scanTries = 3
 // list returns the messages of the mailbox in maildrop order. Those with foreign
 // names have no sizes yet.
 func (m *mailbox) list() ([]entry, error) {
-	entries, err := m.files()
-	return arrange(entries), err
+	files, err := m.files()
+	entries := arrange(files)
+	if len(entries) < len(files) {
+		m.listed.settled = false // some messages have files that are not among the entries
+	}
+	return entries, err
 }
 
 // files reads new/ and then cur/: in this order a file on its way from one to
 // the other cannot be missed.
 func (m *mailbox) files() (found []entry, err error) {
+	if m.listed, err = m.version(); err != nil {
+		return nil, err
+	}
 	var r direntReader
+	if m.cur == nil {
+		return r.readEntries(nil, m.new, false)
+	}
 	err = whileStill(m.cur, func() error {
 		if found, err = r.readEntries(found[:0], m.new, false); err == nil {
 			found, err = r.readEntries(found, m.cur, true)
@@ -35,6 +46,33 @@ func (m *mailbox) files() (found []entry, err error) {
 		return err
 	})
 	return found, err
+}
+
+// version tells one state of the directories of a mailbox from all later ones, if
+// it is settled: a clock that ticks slowly shows no difference between two
+// changes in a row.
+type version struct {
+	new, cur int64 // times of the last change; 0 if cur/ is closed
+	settled  bool
+}
+
+const slowestTick = 100 * time.Millisecond // ten times that of the kernel
+
+func (m *mailbox) version() (v version, err error) {
+	st, err := statFile(m.new)
+	v.new = st.Ctim.Nano()
+	if err == nil && m.cur != nil {
+		st, err = statFile(m.cur)
+		v.cur = st.Ctim.Nano()
+	}
+	v.settled = time.Now().UnixNano()-max(v.new, v.cur) > int64(slowestTick)
+	return v, err
+}
+
+// unchanged reports whether the files are surely those of the last listing.
+func (m *mailbox) unchanged() bool {
+	v, err := m.version()
+	return err == nil && m.listed.settled && v.new == m.listed.new && v.cur == m.listed.cur
 }
 
 // whileStill calls read again if entries of dir changed in that time.
