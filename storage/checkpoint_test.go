@@ -76,7 +76,8 @@ func TestFailedSyncRewrites(t *testing.T) {
 	}
 }
 
-// TestRewriteKeepsRemoved: what a session has removed is not written again.
+// TestRewriteKeepsRemoved: what a session has removed is not written again, not
+// even for a moment: the server is serving.
 func TestRewriteKeepsRemoved(t *testing.T) {
 	v := freshServer(t)
 	deliver(t, v.Store, 1, smallMessage, alice)
@@ -86,8 +87,14 @@ func TestRewriteKeepsRemoved(t *testing.T) {
 	if n, err := m.Remove(context.Background(), []int{0, 1}); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
+	before := len(v.steps.steps)
 	if err := v.rewrite(math.MaxUint64); err != nil {
 		t.Fatal(err)
+	}
+	for _, st := range v.steps.steps[before:] {
+		if name := filepath.Base(st.to); name == m.msgs[0].name || name == m.msgs[1].name {
+			t.Errorf("%s to %s, which was removed", st, name)
+		}
 	}
 	holds(t, "written again", v.data, alice, otherMessage)
 }

@@ -258,3 +258,26 @@ func TestBadSegmentsAreDropped(t *testing.T) {
 	}
 	shut(t, j)
 }
+
+// TestRemovedSegment: what is written to a file that somebody has removed is not
+// taken for safe, and the journal goes on in another.
+func TestRemovedSegment(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, Options{})
+	one := add(t, j, "one")
+	if err := os.Remove(j.chain[0].file.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := j.Append([]byte("two")); err == nil {
+		t.Error("a record was taken that nobody will find")
+	}
+	three := add(t, j, "three")
+	shut(t, j)
+	var reports []error
+	j = open(t, dir, Options{Damaged: func(err error) { reports = append(reports, err) }})
+	wantReplay(t, j, fmt.Sprintf("%d three", three))
+	if len(reports) != 1 || !strings.Contains(reports[0].Error(), fmt.Sprintf("lost records 1 to %d", one)) {
+		t.Errorf("reports %q", reports)
+	}
+	shut(t, j)
+}

@@ -309,6 +309,11 @@ func TestUnfinishedSegments(t *testing.T) {
 	if len(j.free) != keptByMost+1 {
 		t.Errorf("%d free segments", len(j.free))
 	}
+	for _, s := range j.free {
+		if st, err := s.file.Stat(); err != nil || st.Size() < growth {
+			t.Errorf("%s is kept with %d octets, %v", s.file.Name(), st.Size(), err)
+		}
+	}
 	for i := range 20 { // more than the first segment takes
 		_, applied, err := j.AppendUrgent(make([]byte, 60000))
 		if err != nil {
