@@ -263,7 +263,7 @@ func (j *Journal) segment(octets, keeps int) (seg *segment, fresh bool, err erro
 	seg = j.free[0]
 	j.free = slices.Delete(j.free, 0, 1)
 	j.number++
-	h := segmentHeader{number: j.number, salt: rand.Uint64(), first: j.last + 1}
+	h := segmentHeader{number: j.number, salt: rand.Uint64() | 1, first: j.last + 1}
 	if n := len(j.chain); n > 0 {
 		prev := j.chain[n-1]
 		h.prevSalt, h.prevEnd, h.prevLast = prev.salt, uint64(prev.end), prev.last

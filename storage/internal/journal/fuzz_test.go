@@ -94,6 +94,9 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(nil), []byte("x"), false)
 	f.Add(sample(f, 1), sample(f, 2), false)
 	f.Add(sample(f, 1)[:3*block+100], []byte(nil), true)
+	bad := sample(f, 0) // no segment has this salt
+	binary.LittleEndian.PutUint32(bad[block+12:], 9)
+	f.Add(bad, []byte(nil), true)
 	f.Fuzz(func(t *testing.T, a, b []byte, sealed bool) {
 		dir := t.TempDir()
 		for name, content := range map[string][]byte{"segment-0": a, "segment-7": b} {

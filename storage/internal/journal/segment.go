@@ -26,7 +26,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // segmentHeader is the first block of a segment.
 type segmentHeader struct {
 	number uint64 // higher is later; not every number is used
-	salt   uint64 // random, of this use of the file; every frame in it has it
+	salt   uint64 // random and not 0, of this use of the file; every frame in it has it
 	first  uint64 // sequence number of the first record
 	// The segment before, where its valid frames end, and the number of the last
 	// record in them: what comes after, if anything, was a write that failed and
@@ -57,7 +57,7 @@ func decodeHeader(b []byte) (h segmentHeader, ok bool) {
 		*v = binary.LittleEndian.Uint64(b[n:])
 		n += 8
 	}
-	if binary.LittleEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
+	if h.salt == 0 || binary.LittleEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
 		return segmentHeader{}, false
 	}
 	return h, true
