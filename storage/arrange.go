@@ -3,23 +3,24 @@ package storage
 import (
 	"cmp"
 	"math"
-	"slices"
 	"strings"
 )
 
-// entry is a message found in a mailbox: 48 octets. With its name, which it
+// entry is a message found in a mailbox: 56 octets. With its name, which it
 // shares with its neighbours as one string, that is all the memory that a
 // message costs in a session.
 type entry struct {
-	name   string
-	ino    uint64 // as the directory tells it
-	size   int64  // octets on disk
-	octets int64  // octets on the wire
-	idLen  uint8  // so much of the name is the id; 0: it has to be taken apart again
-	state  entryState
-	own    bool // the sizes are those in the name
-	seen   bool // in cur/, else in new/
-	clash  bool // another message has the same id
+	name    string
+	ino     uint64 // as the directory tells it
+	time    uint64 // the number that the name begins with
+	size    int64  // octets on disk
+	octets  int64  // octets on the wire
+	baseLen uint16 // so much of the name is the base name
+	idLen   uint8  // so much of the name is the id; 0: it has to be taken apart again
+	state   entryState
+	own     bool // the sizes are those in the name
+	seen    bool // in cur/, else in new/
+	clash   bool // another message has the same id
 }
 
 // entryState is what is known of the file of an entry.
@@ -33,8 +34,8 @@ const (
 )
 
 func newEntry(name string, seen bool, ino uint64) entry {
-	e := entry{name: name, ino: ino, seen: seen}
 	f := parseName(name)
+	e := entry{name: name, ino: ino, time: f.time, baseLen: uint16(len(f.base)), seen: seen}
 	if len(f.id) <= math.MaxUint8 && strings.HasPrefix(name, f.id) {
 		e.idLen = uint8(len(f.id))
 	}
@@ -43,6 +44,9 @@ func newEntry(name string, seen bool, ino uint64) entry {
 	}
 	return e
 }
+
+// base is the name without flags: the same for the life of the message.
+func (e *entry) base() string { return e.name[:e.baseLen] }
 
 // id is the base name without sizes.
 func (e *entry) id() string {
@@ -56,7 +60,7 @@ func (e *entry) id() string {
 // only in the sizes, each goes by its whole base name.
 func (e *entry) uidl() string {
 	if e.clash {
-		return hashedUIDL(baseName(e.name))
+		return hashedUIDL(e.base())
 	}
 	return uidl(e.id())
 }
@@ -70,36 +74,17 @@ func compareBases(a, b string) int {
 	return cmp.Or(cmp.Compare(f.time, g.time), strings.Compare(f.id, g.id), strings.Compare(a, b))
 }
 
-// rank is what most entries are sorted by, small to move.
-type rank struct {
-	time uint64
-	at   int // among the entries as they were found
-}
-
 // arrange puts entries in maildrop order. A base name found twice is one
 // message: a reader moved or copied it; what is in cur/ then counts.
 func arrange(entries []entry) []entry {
-	ranks := make([]rank, len(entries))
-	for i := range entries {
-		ranks[i] = rank{time: leadingNumber(entries[i].id()), at: i}
-	}
-	slices.SortFunc(ranks, func(a, b rank) int {
-		if a.time != b.time {
-			return cmp.Compare(a.time, b.time)
-		}
-		x, y := &entries[a.at], &entries[b.at]
-		if c := strings.Compare(x.id(), y.id()); c != 0 {
-			return c
-		}
-		return compareFiles(x, y)
-	})
+	ranks := rankEntries(entries)
 	arranged := make([]entry, 0, len(ranks))
-	for i, r := range ranks {
+	for _, r := range ranks {
 		e := entries[r.at]
-		if i > 0 && r.time == ranks[i-1].time {
-			last := &arranged[len(arranged)-1]
+		if n := len(arranged); n > 0 && e.time == arranged[n-1].time {
+			last := &arranged[n-1]
 			if e.id() == last.id() {
-				if baseName(e.name) == baseName(last.name) {
+				if e.base() == last.base() {
 					continue
 				}
 				e.clash, last.clash = true, true
@@ -113,7 +98,7 @@ func arrange(entries []entry) []entry {
 // compareFiles orders files with the same id: those of one message side by side,
 // the one that counts first.
 func compareFiles(a, b *entry) int {
-	if c := strings.Compare(baseName(a.name), baseName(b.name)); c != 0 {
+	if c := strings.Compare(a.base(), b.base()); c != 0 {
 		return c
 	}
 	if a.seen != b.seen {

@@ -125,7 +125,7 @@ func recall(records []byte, entries []entry) (stale int) {
 	c := startIndex(records)
 	for i := 0; i < len(entries) && c.ok; i++ {
 		e := &entries[i]
-		skipped, found := c.seek(baseName(e.name))
+		skipped, found := c.seek(e.base())
 		stale += skipped
 		if !found {
 			continue
@@ -182,7 +182,7 @@ func (s *Store) saveIndex(a address, entries []entry) {
 	b := beginIndex(countIndexed(entries))
 	for i := range entries {
 		if e := &entries[i]; e.indexed() {
-			b = appendRecord(b, baseName(e.name), e.ino, e.size, e.octets)
+			b = appendRecord(b, e.base(), e.ino, e.size, e.octets)
 		}
 	}
 	s.replaceIndex(a, b)

@@ -138,11 +138,11 @@ func (m *Maildrop) relocate() error {
 	}
 	for i := range m.msgs { // both in maildrop order
 		e := &m.msgs[i]
-		base := baseName(e.name)
-		for len(found) > 0 && compareBases(baseName(found[0].name), base) < 0 {
+		base := e.base()
+		for len(found) > 0 && compareBases(found[0].base(), base) < 0 {
 			found = found[1:]
 		}
-		if len(found) > 0 && baseName(found[0].name) == base {
+		if len(found) > 0 && found[0].base() == base {
 			e.name, e.seen = found[0].name, found[0].seen // the id is at the same place
 		} else {
 			e.state = gone
@@ -156,7 +156,7 @@ func (m *Maildrop) relocate() error {
 func (m *Maildrop) mismatch(i int) error {
 	e := &m.msgs[i]
 	if m.lock != nil {
-		m.store.distrust(m.box.address, baseName(e.name))
+		m.store.distrust(m.box.address, e.base())
 	}
 	return fmt.Errorf("%s: %w", e.name, errChanged)
 }

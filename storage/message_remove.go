@@ -22,7 +22,7 @@ const recordNames = 256 << 10
 func (s *Store) remove(ctx context.Context, m *mailbox, files []entry) (int, error) {
 	bases := make([]string, len(files))
 	for i := range files {
-		bases[i] = baseName(files[i].name)
+		bases[i] = files[i].base()
 	}
 	j := s.journal.Load()
 	if j == nil || recordsFor(bases) > 1 {
@@ -116,7 +116,7 @@ func (m *mailbox) removeFiles(ctx context.Context, d disk, bases []string, known
 // that is an error.
 func (m *mailbox) unlink(ctx context.Context, d disk, files []entry, wanted map[string]*removal, last bool) (missed bool) {
 	for _, f := range files {
-		r := wanted[baseName(f.name)]
+		r := wanted[f.base()]
 		if r == nil || r.err != nil {
 			continue
 		}
