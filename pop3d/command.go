@@ -29,7 +29,8 @@ type arguments struct {
 func (a arguments) index() int { return a.number[0] - 1 }
 
 // commands has, for each state, the commands legal in it (RFC 1939 sections
-// 4, 5 and 7, RFC 2449 section 5, RFC 2595 section 4, RFC 5034 section 4).
+// 4, 5 and 7, RFC 2449 section 5, RFC 2595 section 4, RFC 5034 section 4, RFC
+// 6856 sections 2 and 3).
 var commands = [...]map[string]command{
 	authorization: {
 		"USER": {usage: "USER name", min: 1, text: true, run: (*session).user},
@@ -37,6 +38,8 @@ var commands = [...]map[string]command{
 		"AUTH": {usage: "AUTH [mechanism [response]]", text: true, run: (*session).auth},
 		"STLS": {usage: "STLS", run: (*session).stls},
 		"CAPA": {usage: "CAPA", run: (*session).capa},
+		"UTF8": {usage: "UTF8", run: (*session).utf8},
+		"LANG": {usage: "LANG [language]", text: true, run: (*session).lang},
 		"QUIT": {usage: "QUIT", run: (*session).leave},
 	},
 	transaction: {
@@ -49,6 +52,7 @@ var commands = [...]map[string]command{
 		"RSET": {usage: "RSET", run: (*session).rset},
 		"NOOP": {usage: "NOOP", run: (*session).noop},
 		"CAPA": {usage: "CAPA", run: (*session).capa},
+		"LANG": {usage: "LANG [language]", text: true, run: (*session).lang},
 		"QUIT": {usage: "QUIT", run: (*session).quit},
 	},
 }

@@ -196,7 +196,7 @@ type player struct {
 
 func newPlayer(c Config, mail *fakeMail) *player {
 	allowed := c.AllowPlaintext != nil
-	return &player{session: newSession(c.withDefaults(), &backend{mail, mail, testSASL()}, allowed)}
+	return &player{session: newSession(c.withDefaults(), &backend{Authenticator: mail, Mailstore: mail, SASL: testSASL()}, allowed)}
 }
 
 // say gives the session a line and returns the whole reply as sent. It plays

@@ -15,9 +15,10 @@ const (
 
 // Response codes (RFC 2449 section 8, RFC 3206).
 const (
-	codeInUse   = "IN-USE"
-	codeAuth    = "AUTH"
-	codeSysTemp = "SYS/TEMP"
+	codeInUse      = "IN-USE"
+	codeAuth       = "AUTH"
+	codeLoginDelay = "LOGIN-DELAY"
+	codeSysTemp    = "SYS/TEMP"
 )
 
 // reply is what a command handler decides. The connection's loop writes it,

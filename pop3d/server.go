@@ -42,7 +42,10 @@ type Config struct {
 	// 1939 section 3 asks for 10 minutes at least, which is the default.
 	IdleTimeout time.Duration
 	// LoginTimeout is the whole time before a login, TLS included; default 2 minutes.
-	LoginTimeout    time.Duration
+	LoginTimeout time.Duration
+	// LoginDelay is how far apart the logins of a mailbox are to be in the long run
+	// (RFC 2449 section 6.5); 0: as they like. A few may come together.
+	LoginDelay      time.Duration
 	MaxErrors       int // errors of the client before it is cut off; default 20
 	MaxFailedLogins int // default 3
 }
@@ -74,6 +77,7 @@ type backend struct {
 	Authenticator
 	Mailstore
 	SASL
+	visits visits
 }
 
 // Server serves POP3 on any number of listeners. Its methods may be called from
@@ -101,7 +105,7 @@ func NewServer(c Config, a Authenticator, m Mailstore, mechanisms SASL, log *slo
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		backend:   backend{a, m, mechanisms},
+		backend:   backend{Authenticator: a, Mailstore: m, SASL: mechanisms},
 		log:       log,
 		patience:  writePatience,
 		listeners: map[net.Listener]struct{}{},

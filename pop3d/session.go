@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // state of a session (RFC 1939 section 3). Beside the three states of the
@@ -185,29 +187,51 @@ func (s *session) release() error {
 	s.stats.left = s.drop.Len() - s.stats.removed
 	drop := s.drop
 	s.drop = nil
+	s.backend.visits.end(s.login.Mailbox)
 	return drop.Close()
 }
 
 // enter opens the maildrop of a proven user; who is for the log.
 func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply {
 	drop, err := s.backend.Open(ctx, login.Mailbox)
+	now := time.Now()
 	switch {
 	case errors.Is(err, ErrInUse):
-		return reply{
-			status: negative, code: codeInUse, text: "the maildrop is in use by another session", next: authorization, fault: true,
-			event: &event{slog.LevelInfo, "login refused, maildrop in use", who},
-		}
+		return s.later(codeInUse, "maildrop in use", s.occupied(login.Mailbox, now), who)
 	case err != nil:
 		r := trouble("the maildrop cannot be opened now", err, who...)
 		r.next = authorization
 		return r
 	}
+	// Only now, as a login that finds the maildrop in use has to be tried again.
+	if early := s.backend.visits.admit(login.Mailbox, now, s.config.LoginDelay); early > 0 {
+		_ = drop.Close() // nothing was changed
+		wait := inWords(early.Truncate(time.Second) + time.Second)
+		return s.later(codeLoginDelay, "too soon", "too many logins, try again in "+wait, who)
+	}
 	s.login, s.drop = login, drop
+	s.backend.visits.begin(login.Mailbox, now)
 	s.undelete()
 	r := okay("maildrop has " + s.remaining.String())
 	r.next = transaction
 	r.event = &event{slog.LevelInfo, "login", append(who, slog.Int("messages", drop.Len()))}
 	return r
+}
+
+// later refuses the login of a proven user for now.
+func (s *session) later(code, why, text string, who []slog.Attr) reply {
+	return reply{
+		status: negative, code: code, text: text, next: authorization, fault: true,
+		event: &event{slog.LevelInfo, "login refused, " + why, append(who, slog.String("reply", text))},
+	}
+}
+
+// occupied tells who has the maildrop, so that its user knows what to wait for.
+func (s *session) occupied(mailbox string, now time.Time) string {
+	if lasted, ok := s.backend.visits.lasted(mailbox, now); ok {
+		return "the maildrop has been in use by another session for " + inWords(lasted)
+	}
+	return "the maildrop is in use by another program"
 }
 
 // undelete removes all deletion marks.
@@ -219,22 +243,26 @@ func (s *session) undelete() {
 	}
 }
 
-// capa lists what the server can do (RFC 2449 section 5). USER and SASL are
-// announced in both states, STLS only where it is legal (RFC 2595 section 4).
+// capa lists what the server can do (RFC 2449 sections 5 and 6). USER and SASL are
+// announced in both states, STLS only where it is legal (RFC 2595 section 4). What
+// runs here is for those who have logged in.
 func (s *session) capa(context.Context, arguments) reply {
-	lines := "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n"
+	lines := "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nUTF8 USER\r\nLANG\r\n"
+	if s.config.LoginDelay > 0 {
+		seconds := (s.config.LoginDelay + time.Second - 1) / time.Second
+		lines += "LOGIN-DELAY " + strconv.Itoa(int(seconds)) + "\r\n"
+	}
 	if s.mayLogIn() {
 		lines += "USER\r\n"
 		if len(s.backend.Mechanisms) > 0 {
-			lines += "SASL"
-			for _, m := range s.backend.Mechanisms {
-				lines += " " + m
-			}
-			lines += "\r\n"
+			lines += "SASL " + strings.Join(s.backend.Mechanisms, " ") + "\r\n"
 		}
 	}
 	if s.state == authorization && s.maySTLS() {
 		lines += "STLS\r\n"
+	}
+	if s.state == transaction {
+		lines += "IMPLEMENTATION Restante\r\n"
 	}
 	return listing("capabilities follow", lines)
 }

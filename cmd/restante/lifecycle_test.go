@@ -299,7 +299,6 @@ func TestLifecycleReload(t *testing.T) {
 	const done, failed = "reloaded the settings and certificates", "reload failed; the settings and certificates stay as they were"
 
 	after := makePair(t, s.dir, "pair", "mail.example.org")
-	s.shows(t, "mail.example.org", before) // not before it is told to
 	reload(done)
 	s.shows(t, "mail.example.org", after)
 
@@ -323,6 +322,21 @@ func TestLifecycleReload(t *testing.T) {
 	s.shows(t, "mail.example.net", added)
 	open.want("EHLO client.example", "250") // has lived through all of it
 	open.want("MAIL FROM:<>", "250")
+}
+
+// TestLifecycleRenewal: nobody tells the server that a certificate was renewed.
+func TestLifecycleRenewal(t *testing.T) {
+	s := serveWith(t, func(dir string) string {
+		makePair(t, dir, "pair", "mail.example.org")
+		return certificateSetting("pair.crt", "pair.key")
+	})
+	const used, refused = "certificate changed on disk, in use now", "certificates stay as they were"
+	renewed := makePair(t, s.dir, "pair", "mail.example.org")
+	eventually(t, used, func() bool { return len(s.log.find(used, nil)) == 1 })
+	s.shows(t, "mail.example.org", renewed)
+	writeFile(t, filepath.Join(s.dir, "pair.crt"), []byte("garbage"))
+	eventually(t, refused, func() bool { return len(s.log.find(refused, nil)) == 1 })
+	s.shows(t, "mail.example.org", renewed)
 }
 
 // TestLifecycleReloadSettings changes what new connections are to see. The new

@@ -31,6 +31,8 @@ const (
 	maxSMTPConnections       = 1000
 	maxPOP3Connections       = 6000
 	maxConnectionsPerAddress = 50
+	// certificatesEvery is how often the files of certificates are looked at.
+	certificatesEvery = 5 * time.Second
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -184,6 +186,7 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 		serving.Go(func() error { return s.serve(l) })
 	}
 	serving.Go(func() error { s.sweep(failed); return nil })
+	serving.Go(func() error { s.watchCertificates(failed); return nil })
 	s.warnOfCertificates()
 	s.notify(daemon.SdNotifyReady)
 	for failed.Err() == nil {
@@ -262,6 +265,30 @@ func (s *server) reload(load func() (*config.Config, error)) {
 	s.pop3.Reconfigure(pop3Config(c, s.certs))
 	s.warnOfCertificates()
 	s.log.Info("reloaded the settings and certificates")
+}
+
+// watchCertificates takes certificates that were renewed on disk, so that nobody
+// has to tell the server.
+func (s *server) watchCertificates(ctx context.Context) {
+	tick := time.NewTicker(certificatesEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		changed, err := s.certs.Refresh()
+		if err != nil {
+			s.log.Error("certificates stay as they were", "error", err)
+		}
+		if changed {
+			for _, info := range s.certs.Describe() {
+				s.log.Info("certificate changed on disk, in use now", "certificate", info.String())
+			}
+			s.warnOfCertificates()
+		}
+	}
 }
 
 // warnOfCertificates logs what its owner should mend about a certificate.

@@ -136,5 +136,6 @@ func pop3Config(c *config.Config, m *certs.Manager) pop3d.Config {
 		TLS:            m.Config(),
 		AllowPlaintext: c.Auth.AllowPlaintext.Allows,
 		IdleTimeout:    c.POP3.IdleTimeout,
+		LoginDelay:     c.POP3.LoginDelay,
 	}
 }

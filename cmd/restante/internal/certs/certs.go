@@ -39,9 +39,13 @@ func (i Info) String() string {
 // Manager chooses the certificate of each TLS connection. It is safe for
 // concurrent use.
 type Manager struct {
-	self      selfSigned
-	reloading sync.Mutex
-	current   atomic.Pointer[set]
+	self    selfSigned
+	current atomic.Pointer[set]
+
+	reloading sync.Mutex // held by who changes what follows
+	pairs     []Pair     // as configured
+	tried     []stamp    // the files that were read last, whether or not they could be used
+	found     []stamp    // the files at the last Refresh
 }
 
 // set is the certificates of one moment.
@@ -83,18 +87,25 @@ func Open(pairs []Pair, selfSignedDir, hostname string, extraNames []string) (*M
 func (m *Manager) Reload(pairs []Pair) error {
 	m.reloading.Lock()
 	defer m.reloading.Unlock()
-	now := time.Now()
+	return m.read(pairs)
+}
+
+// read is Reload with the lock held.
+func (m *Manager) read(pairs []Pair) error {
+	now, files := time.Now(), pairs
 	if len(pairs) == 0 {
 		if err := m.self.ensure(now); err != nil {
 			return err
 		}
-		pairs = []Pair{m.self.pair()}
+		files = []Pair{m.self.pair()}
 	}
-	s, err := load(pairs, now)
+	found := stamps(files) // before they are read: a later change is one
+	s, err := load(files, now)
 	if err != nil {
 		return err
 	}
 	m.current.Store(s)
+	m.pairs, m.tried = pairs, found
 	return nil
 }
 

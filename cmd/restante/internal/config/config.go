@@ -39,6 +39,7 @@ type SMTP struct {
 type POP3 struct {
 	Listen, ListenTLS []string
 	IdleTimeout       time.Duration
+	LoginDelay        time.Duration
 }
 
 // TLS holds the certificates; none means a self-signed one.

@@ -25,6 +25,7 @@ func other() map[string]struct{ text, toml, shown string } {
 		"pop3.listen":           {"localhost:1110", `["localhost:1110"]`, "localhost:1110"},
 		"pop3.listen_tls":       {":1995", `[":1995"]`, ":1995"},
 		"pop3.idle_timeout":     {"90m", `"1h30m"`, "1h30m"},
+		"pop3.login_delay":      {"60s", `"1m"`, "1m"},
 		"auth.allow_plaintext":  {"10.0.0.0/8, ::1", `["10.0.0.0/8", "::1"]`, "10.0.0.0/8, ::1/128"},
 		"auth.argon2_memory":    {"64mib", `"64 MiB"`, "64MiB"},
 		"auth.argon2_time":      {"3", "3", "3"},

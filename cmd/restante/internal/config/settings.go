@@ -65,6 +65,11 @@ func settings() []setting {
 		set: duration(func(c *Config) *time.Duration { return &c.POP3.IdleTimeout }, 10*time.Minute, 24*time.Hour),
 		get: func(c *Config) []string { return present(showDuration(c.POP3.IdleTimeout)) },
 	}, {
+		key: "pop3.login_delay", accepts: text, standard: []string{"0s"},
+		help: "How far apart the logins of one user are to be. A few may come together, more are refused until then. 0s is no limit.",
+		set:  duration(func(c *Config) *time.Duration { return &c.POP3.LoginDelay }, 0, time.Hour),
+		get:  func(c *Config) []string { return present(showDuration(c.POP3.LoginDelay)) },
+	}, {
 		key: "tls.certificates", accepts: tables, fields: []string{"certificate", "key"},
 		help: "Certificates for encryption, chosen by the name that a client asks for; the first is for all others. Without any the server makes a self-signed one, about which mail programs warn.",
 		set:  setCertificates,

@@ -8,18 +8,45 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A peer that is gone without a word, such as a phone that has changed its
+// network, must not keep a mailbox locked: a connection ends when nothing that was
+// sent has been acknowledged for this long, and an idle one is asked in time.
+const (
+	unacknowledged  = 3 * time.Minute // longer than the protocols wait for a client that reads slowly
+	idleBeforeProbe = time.Minute
+	betweenProbes   = 30 * time.Second
+	probes          = int((unacknowledged - idleBeforeProbe) / betweenProbes)
 )
 
 // Listen opens a TCP port, for IPv4 and IPv6 when addr ("host:port") names no
-// host. Connections have TCP keep-alive on, so that dead peers are noticed. The
-// error names the address and says what to do; the system's error is wrapped.
+// host. A peer that is gone is noticed within about three minutes. The error names
+// the address and says what to do; the system's error is wrapped.
 func Listen(addr string) (net.Listener, error) {
-	var config net.ListenConfig // keep-alive is on unless disabled
+	config := net.ListenConfig{
+		Control: limitSilence,
+		KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: idleBeforeProbe, Interval: betweenProbes, Count: probes,
+		},
+	}
 	l, err := config.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, bindError(addr, err)
 	}
 	return l, nil
+}
+
+// limitSilence sets TCP_USER_TIMEOUT (RFC 5482), which accepted connections inherit.
+func limitSilence(_, _ string, c syscall.RawConn) error {
+	var err error
+	control := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))
+	})
+	return errors.Join(control, err)
 }
 
 // bindError tells the administrator what the system's error means for a port.

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"errors"
+	"golang.org/x/sys/unix"
 	"net"
 	"strings"
 	"syscall"
@@ -39,6 +40,48 @@ func TestBindErrors(t *testing.T) {
 		}
 		if !errors.Is(got, cause) || !strings.HasPrefix(got.Error(), "cannot listen on :25: ") || !strings.Contains(got.Error(), test.want) {
 			t.Errorf("got %v, want %s", got, test.want)
+		}
+	}
+}
+
+// TestDeadPeers: accepted connections find out that their peer is gone.
+func TestDeadPeers(t *testing.T) {
+	l, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	served, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer served.Close()
+	raw, err := served.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, option := range []struct {
+		name                string
+		level, number, want int
+	}{
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 30},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 180_000},
+	} {
+		var got int
+		var failed error
+		if err := raw.Control(func(fd uintptr) { got, failed = unix.GetsockoptInt(int(fd), option.level, option.number) }); err != nil {
+			t.Fatal(err)
+		}
+		if failed != nil || got != option.want {
+			t.Errorf("%s is %d (%v), want %d", option.name, got, failed, option.want)
 		}
 	}
 }

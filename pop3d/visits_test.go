@@ -1,0 +1,110 @@
+package pop3d
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLoginDelay: a few logins may come together, the others a delay apart, and
+// those refused do not make it worse.
+func TestLoginDelay(t *testing.T) {
+	const delay = time.Minute
+	var v visits
+	now := time.Unix(1_700_000_000, 0)
+	if early := v.admit("a", now, 0); early != 0 {
+		t.Errorf("without a delay a login is %v early", early)
+	}
+	for i := range loginBurst {
+		if early := v.admit("a", now, delay); early != 0 {
+			t.Fatalf("login %d of the burst is %v early", i+1, early)
+		}
+	}
+	for range 3 {
+		if early := v.admit("a", now.Add(20*time.Second), delay); early != 40*time.Second {
+			t.Fatalf("a login too many is %v early, want 40 s", early)
+		}
+	}
+	if early := v.admit("b", now, delay); early != 0 {
+		t.Errorf("another mailbox is %v early", early)
+	}
+	for i := 1; i < 100; i++ {
+		if early := v.admit("a", now.Add(time.Duration(i)*delay), delay); early != 0 {
+			t.Fatalf("login %d, a delay after the last, is %v early", i, early)
+		}
+	}
+}
+
+// TestVisitsForget: what is remembered of logins stays bounded.
+func TestVisitsForget(t *testing.T) {
+	var v visits
+	now := time.Unix(1_700_000_000, 0)
+	for i := range 20 * manyVisits {
+		v.admit(fmt.Sprint("user", i), now.Add(time.Duration(i)*time.Second), time.Minute)
+	}
+	if n := len(v.due); n > manyVisits {
+		t.Errorf("%d mailboxes are remembered", n)
+	}
+}
+
+// TestTooSoon: the client of a proven user hears how long it has to wait, and
+// the maildrop is free.
+func TestTooSoon(t *testing.T) {
+	mail := newFakeMail("Subject: a\r\n\r\nb\r\n")
+	config := Config{AllowPlaintext: everywhere, LoginDelay: time.Hour}
+	backend := newPlayer(config, mail).backend
+	for i := range loginBurst + 1 {
+		p := newPlayer(config, mail)
+		p.backend = backend
+		p.must(t, "USER "+testUser)
+		got := p.must(t, "PASS "+testPassword)
+		p.must(t, "QUIT")
+		if refused := strings.HasPrefix(got, "-ERR [LOGIN-DELAY] too many logins, try again in "); refused != (i == loginBurst) {
+			t.Errorf("login %d: %q", i+1, got)
+		}
+		if mail.locked {
+			t.Fatalf("login %d: the maildrop is locked after the session", i+1)
+		}
+	}
+}
+
+// TestInUseSince: who finds the maildrop in use hears for how long.
+func TestInUseSince(t *testing.T) {
+	mail := newFakeMail()
+	config := Config{AllowPlaintext: everywhere}
+	first, second := newPlayer(config, mail), newPlayer(config, mail)
+	second.backend = first.backend
+	logIn := func(p *player) string {
+		p.must(t, "USER "+testUser)
+		return p.must(t, "PASS "+testPassword)
+	}
+	if got := logIn(first); !strings.HasPrefix(got, "+OK") {
+		t.Fatal(got)
+	}
+	first.backend.visits.begin(testUser, time.Now().Add(-3*time.Minute))
+	const want = "-ERR [IN-USE] the maildrop has been in use by another session for 3 minutes"
+	if got := strings.TrimSpace(logIn(second)); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	first.must(t, "QUIT")
+	if got := logIn(second); !strings.HasPrefix(got, "+OK") {
+		t.Errorf("after the end of the other session: %q", got)
+	}
+}
+
+func TestInWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                       "0 seconds",
+		1500 * time.Millisecond: "1 second",
+		59 * time.Second:        "59 seconds",
+		60 * time.Second:        "1 minute",
+		59 * time.Minute:        "59 minutes",
+		90 * time.Minute:        "1 hour",
+		25 * time.Hour:          "25 hours",
+	} {
+		if got := inWords(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
