@@ -29,7 +29,8 @@ The address @example.org takes everything to example.org that no user and no
 other alias takes. Targets are added to those an alias has already.`,
 		Example: `  restante alias add info@example.org alice@example.org bob@example.org
   restante alias add @example.org alice@example.org`,
-		Args: arguments(2, -1),
+		Args:              arguments(2, -1),
+		ValidArgsFunction: a.completeAliases,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(i *installation) error {
 				if err := i.users.AddAlias(cmd.Context(), args[0], args[1:]); err != nil {
@@ -87,8 +88,9 @@ func (a *app) aliasRemove() *cobra.Command {
 		Short: "Remove an alias, or some of its targets",
 		Long: `Remove an alias, or only the targets that are named. An alias goes when it has no
 target left.`,
-		SuggestFor: []string{"delete", "rm"},
-		Args:       arguments(1, -1),
+		SuggestFor:        []string{"delete", "rm"},
+		Args:              arguments(1, -1),
+		ValidArgsFunction: a.completeAliases,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(i *installation) error {
 				removed, err := i.users.RemoveAlias(cmd.Context(), args[0], args[1:]...)

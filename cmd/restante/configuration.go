@@ -16,10 +16,10 @@ import (
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check the configuration",
+		Short: "Show and check the configuration",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.configCheck())
+	cmd.AddCommand(a.configCheck(), a.configShow())
 	return cmd
 }
 
@@ -49,6 +49,45 @@ would find them, and show what it would use. It is safe while a server runs.`,
 			return table(a.stdout, "hostname | "+c.Hostname, checkRows(c, infos))
 		},
 	}
+}
+
+// settingRow is one setting in "config show --json".
+type settingRow struct {
+	Key     string `json:"key"`
+	Value   string `json:"value"`
+	Default string `json:"default"`
+	Origin  string `json:"origin"`
+	Help    string `json:"help"`
+}
+
+func (a *app) configShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show every setting, its default, where it comes from and what it means",
+		Args:  arguments(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			var rows []settingRow
+			for _, s := range c.Settings() {
+				rows = append(rows, settingRow(s))
+			}
+			if asJSON {
+				return writeJSON(a.stdout, rows)
+			}
+			for _, r := range rows {
+				if _, err := fmt.Fprintf(a.stdout, "%s = %s\n    %s; default: %s\n    %s\n", r.Key, orDash(r.Value), r.Origin, orDash(r.Default), r.Help); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
 }
 
 func checkRows(c *config.Config, infos []certs.Info) [][]string {

@@ -16,10 +16,10 @@ import (
 func (a *app) domainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "domain",
-		Short: "Add, list and remove the domains that mail is taken for",
+		Short: "Add, show and remove the domains that mail is taken for",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.domainAdd(), a.domainList(), a.domainRemove())
+	cmd.AddCommand(a.domainAdd(), a.domainList(), a.domainShow(), a.domainRemove())
 	return cmd
 }
 
@@ -58,6 +58,10 @@ type domainRow struct {
 	Created    time.Time `json:"created"`
 }
 
+func newDomainRow(d auth.Domain) domainRow {
+	return domainRow{d.Name, d.Postmaster, d.Users, d.Aliases, d.Created}
+}
+
 func (a *app) domainList() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -72,7 +76,7 @@ func (a *app) domainList() *cobra.Command {
 				}
 				var rows []domainRow
 				for _, d := range domains {
-					rows = append(rows, domainRow{d.Name, d.Postmaster, d.Users, d.Aliases, d.Created})
+					rows = append(rows, newDomainRow(d))
 				}
 				return list(a, asJSON, rows, `no domains yet; add one with "restante domain add DOMAIN"`,
 					"DOMAIN | POSTMASTER | USERS | ALIASES", func(d domainRow) []string {
@@ -99,8 +103,9 @@ func (a *app) domainRemove() *cobra.Command {
 		Short: "Stop taking mail for a domain, and remove its users, aliases and mail",
 		Long: `Stop taking mail for a domain, and remove its users, aliases and mail for good.
 With users or mail in it, the domain has to be typed again, or --yes given.`,
-		SuggestFor: []string{"delete", "rm"},
-		Args:       arguments(1, 1),
+		SuggestFor:        []string{"delete", "rm"},
+		Args:              arguments(1, 1),
+		ValidArgsFunction: a.completeDomains,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(i *installation) error {
 				name, err := parseDomain(args[0])

@@ -14,9 +14,10 @@ func domainListCommand[T any](a *app, short, none, heading string,
 	gather func(ctx context.Context, i *installation, domain string) ([]T, error), row func(T) []string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: short,
-		Args:  arguments(0, 1),
+		Use:               "list [DOMAIN]",
+		Short:             short,
+		Args:              arguments(0, 1),
+		ValidArgsFunction: a.completeDomains,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(i *installation) error {
 				domain, err := hostedDomain(cmd.Context(), i, args)

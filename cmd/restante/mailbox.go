@@ -16,10 +16,10 @@ import (
 func (a *app) mailboxCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mailbox",
-		Short: "Look at what the mailboxes hold",
+		Short: "Look at what the mailboxes hold, and put mail into them",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.mailboxList(), a.mailboxShow())
+	cmd.AddCommand(a.mailboxList(), a.mailboxShow(), a.mailboxDeliver())
 	return cmd
 }
 
@@ -105,9 +105,10 @@ func dayOf(t *time.Time) string {
 func (a *app) mailboxShow() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show ADDRESS",
-		Short: "Show one mailbox",
-		Args:  arguments(1, 1),
+		Use:               "show ADDRESS",
+		Short:             "Show one mailbox",
+		Args:              arguments(1, 1),
+		ValidArgsFunction: a.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(i *installation) error {
 				return a.showMailbox(cmd.Context(), i, args[0], asJSON)

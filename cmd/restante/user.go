@@ -22,20 +22,24 @@ const removalWait = 5 * time.Second
 func (a *app) userCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "user",
-		Short: "Add, list and remove users, change passwords",
+		Short: "Add, show, disable and remove users, change passwords",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.userAdd(), a.userList(), a.userPasswd(), a.userRemove(), a.userImport())
+	cmd.AddCommand(a.userAdd(), a.userList(), a.userShow(), a.userPasswd(), a.userEnable(), a.userDisable(), a.userRemove(), a.userImport())
 	return cmd
 }
 
 func (a *app) userAdd() *cobra.Command {
 	var flags passwordFlags
+	var adopt bool
 	cmd := &cobra.Command{
 		Use:   "add ADDRESS",
 		Short: "Add a user with a mailbox",
 		Long: `Add a user with a mailbox. The address is also the name to log in with. The
-password is asked for on the terminal, unless a flag says where it comes from.`,
+password is asked for on the terminal, unless a flag says where it comes from.
+
+Mail that an earlier user of that address has left, or that another program has
+put there, is given to nobody unless --adopt-mail says so.`,
 		Example: `  restante user add alice@example.org
   restante user add alice@example.org --generate`,
 		Args: arguments(1, 1),
@@ -44,16 +48,17 @@ password is asked for on the terminal, unless a flag says where it comes from.`,
 				return err
 			}
 			return a.with(cmd.Context(), func(i *installation) error {
-				return a.addUser(cmd.Context(), i, args[0], flags)
+				return a.addUser(cmd.Context(), i, args[0], flags, adopt)
 			})
 		},
 	}
 	flags.register(cmd)
+	cmd.Flags().BoolVar(&adopt, "adopt-mail", false, "give the user the mail that is in the mailbox already")
 	return cmd
 }
 
 // addUser asks for a password only when the user can be added.
-func (a *app) addUser(ctx context.Context, i *installation, address string, flags passwordFlags) error {
+func (a *app) addUser(ctx context.Context, i *installation, address string, flags passwordFlags, adopt bool) error {
 	addr, err := auth.ParseUser(address)
 	if err != nil {
 		return err
@@ -64,8 +69,10 @@ func (a *app) addUser(ctx context.Context, i *installation, address string, flag
 	if _, err := i.users.Users(ctx, addr.Domain); err != nil {
 		return err
 	}
-	if err := refuseOldMail(ctx, i, addr.String()); err != nil {
-		return err
+	if !adopt {
+		if err := refuseOldMail(ctx, i, addr.String()); err != nil {
+			return err
+		}
 	}
 	secret, generated, err := a.password(ctx, flags, addr.String())
 	if err != nil {
@@ -106,7 +113,7 @@ func refuseOldMail(ctx context.Context, i *installation, address string) error {
 	if _, hasMail, err := i.mail.MailboxExists(address); err != nil || !hasMail {
 		return err
 	}
-	return fmt.Errorf("there is still mail of an earlier user %s; remove it with \"restante user remove %s\" before you add the user anew", address, address)
+	return fmt.Errorf("there is still mail of an earlier user %s; remove it with \"restante user remove %s\" before you add the user anew, or give it to the new user with --adopt-mail", address, address)
 }
 
 // userRow is one user in "user list --json".
@@ -143,8 +150,9 @@ func (a *app) userPasswd() *cobra.Command {
 		Short: "Change a user's password",
 		Long: `Change a user's password. The new one is asked for on the terminal, unless a flag
 says where it comes from. Sessions that run with the old one end.`,
-		SuggestFor: []string{"password"},
-		Args:       arguments(1, 1),
+		SuggestFor:        []string{"password"},
+		Args:              arguments(1, 1),
+		ValidArgsFunction: a.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := flags.check(cmd); err != nil {
 				return err
@@ -170,27 +178,54 @@ says where it comes from. Sessions that run with the old one end.`,
 }
 
 func (a *app) userRemove() *cobra.Command {
-	var yes bool
+	var yes, keep bool
 	cmd := &cobra.Command{
 		Use:   "remove ADDRESS",
 		Short: "Remove a user and the mail in the mailbox",
 		Long: `Remove a user and the mail in the mailbox for good. With mail in it, the address
 has to be typed again, or --yes given. The user's sessions end, and aliases no
-longer lead to the address.`,
-		SuggestFor: []string{"delete", "rm"},
-		Args:       arguments(1, 1),
+longer lead to the address.
+
+With --keep-mail the mail stays on the disk. It is for whoever is added under the
+address with "restante user add --adopt-mail".`,
+		SuggestFor:        []string{"delete", "rm"},
+		Args:              arguments(1, 1),
+		ValidArgsFunction: a.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(i *installation) error {
 				addr, err := auth.ParseAddress(args[0])
 				if err != nil {
 					return err
 				}
+				if keep {
+					return a.removeAccount(cmd.Context(), i, addr.String())
+				}
 				return a.removeUser(cmd.Context(), i, addr.String(), yes)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&keep, "keep-mail", false, "leave the mail on the disk")
 	return cmd
+}
+
+// removeAccount removes a user and leaves the mail.
+func (a *app) removeAccount(ctx context.Context, i *installation, address string) error {
+	info, err := i.mail.Stat(ctx, address)
+	if err != nil && !errors.Is(err, storage.ErrNoMailbox) {
+		return err
+	}
+	removed, err := i.users.RemoveUser(ctx, address)
+	if err != nil {
+		return err
+	}
+	a.tellRemovedAliases(removed)
+	fmt.Fprintf(a.stdout, "removed user %s", address)
+	if info.Path != "" {
+		fmt.Fprintf(a.stdout, "; the mailbox with %s stays in %s", plural(info.Messages, "message"), info.Path)
+	}
+	fmt.Fprintln(a.stdout)
+	return nil
 }
 
 func (a *app) removeUser(ctx context.Context, i *installation, address string, yes bool) error {
