@@ -146,21 +146,33 @@ func recall(records []byte, entries []entry) (stale int) {
 
 // loadIndex reads the records of a mailbox whose lock is held. An index that
 // cannot be read has none.
-func (s *Store) loadIndex(a address) (records []byte) {
-	f, err := s.index.OpenFile(a.path(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	var b []byte
-	if err == nil {
-		b, err = readIndex(f)
-		f.Close()
-	}
-	records, ok := openIndex(b)
-	if err != nil || !ok {
+func (s *Store) loadIndex(a address) []byte {
+	records, err := s.readRecords(a)
+	if err != nil {
 		s.log.Warn("index is damaged, measuring again", "mailbox", a.String(), "error", errors.Join(err, s.removeIndex(a)))
 	}
 	return records
+}
+
+var errNoIndex = errors.New("the file is no index, or its checksum is wrong")
+
+// readRecords reads the records of the index of a mailbox. Without an index there
+// are none.
+func (s *Store) readRecords(a address) ([]byte, error) {
+	f, err := s.index.OpenFile(a.path(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	defer f.Close()
+	b, err := readIndex(f)
+	if err != nil {
+		return nil, err
+	}
+	records, ok := openIndex(b)
+	if !ok {
+		return nil, errNoIndex
+	}
+	return records, nil
 }
 
 func readIndex(f *os.File) ([]byte, error) {

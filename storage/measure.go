@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -98,24 +99,31 @@ func (s *Store) measureSome(m *mailbox, entries []entry, in, out *[bufferSize]by
 // measure reads a file to learn its wire size. A file that another program is
 // still writing gets the size it has now; sending it then fails if it grew.
 func (s *Store) measure(m *mailbox, e *entry, in, out *[bufferSize]byte) {
-	dir := m.dir(e.seen)
-	f, err := openMessage(dir, e.name)
+	var err error
+	e.octets, e.size, err = m.weigh(e, in, out)
 	switch {
+	case err == nil:
+		e.state = sized
 	case errors.Is(err, os.ErrNotExist):
 		e.state = gone
-		return
-	case err != nil:
-		s.log.Debug("file left out of the maildrop", "file", dir.Name()+"/"+e.name, "error", err)
+	default:
+		level := slog.LevelWarn
+		if opening := (*os.PathError)(nil); errors.As(err, &opening) {
+			level = slog.LevelDebug // it never was readable
+		}
+		s.log.Log(context.Background(), level, "file left out of the maildrop", "file", m.dir(e.seen).Name()+"/"+e.name, "error", err)
 		e.state = unfit
-		return
+	}
+}
+
+// weigh reads the file of e: its octets on the wire and on disk.
+func (m *mailbox) weigh(e *entry, in, out *[bufferSize]byte) (octets, size int64, err error) {
+	f, err := openMessage(m.dir(e.seen), e.name)
+	if err != nil {
+		return 0, 0, err
 	}
 	defer f.close()
-	e.state = sized
-	e.octets, e.size, err = wireSize(&f, in[:], out[:])
-	if err != nil {
-		s.log.Warn("file cannot be read and is left out of the maildrop", "file", dir.Name()+"/"+e.name, "error", err)
-		e.state = unfit
-	}
+	return wireSize(&f, in[:], out[:])
 }
 
 // MailboxInfo is what Stat tells of a mailbox.

@@ -19,7 +19,7 @@ func (a *app) mailboxCommand() *cobra.Command {
 		Short: "Look at what the mailboxes hold, and put mail into them",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.mailboxList(), a.mailboxShow(), a.mailboxDeliver())
+	cmd.AddCommand(a.mailboxList(), a.mailboxShow(), a.mailboxVerify(), a.mailboxDeliver())
 	return cmd
 }
 
