@@ -74,13 +74,12 @@ func compareBases(a, b string) int {
 	return cmp.Or(cmp.Compare(f.time, g.time), strings.Compare(f.id, g.id), strings.Compare(a, b))
 }
 
-// arrange puts entries in maildrop order. A base name found twice is one
+// arrange puts entries in maildrop order, in place. A base name found twice is one
 // message: a reader moved or copied it; what is in cur/ then counts.
 func arrange(entries []entry) []entry {
-	ranks := rankEntries(entries)
-	arranged := make([]entry, 0, len(ranks))
-	for _, r := range ranks {
-		e := entries[r.at]
+	permute(entries, rankEntries(entries))
+	arranged := entries[:0]
+	for _, e := range entries {
 		if n := len(arranged); n > 0 && e.time == arranged[n-1].time {
 			last := &arranged[n-1]
 			if e.id() == last.id() {

@@ -74,3 +74,21 @@ func sortByTime(ranks []rank) []rank {
 	}
 	return ranks
 }
+
+// permute puts the entries into the order of their ranks, which it uses up. Large
+// mailboxes take as much memory as they are, and not twice that.
+func permute(entries []entry, ranks []rank) {
+	for first := range ranks {
+		moved := entries[first]
+		for i := first; ranks[i].at != i; {
+			from := ranks[i].at
+			ranks[i].at = i
+			if from == first {
+				entries[i] = moved
+			} else {
+				entries[i] = entries[from]
+			}
+			i = from
+		}
+	}
+}

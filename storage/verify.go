@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -75,7 +76,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entries := arrange(files)
+	entries := arrange(slices.Clone(files))
 	v.findCopies(files, entries)
 	records, err := v.store.readRecords(v.mailbox.address)
 	if err != nil {
