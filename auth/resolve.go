@@ -9,6 +9,10 @@ import (
 	"strings"
 )
 
+// maxKept is how many mailboxes an answer leads to that is kept. Lists are few, but
+// each has as many addresses as there are details.
+const maxKept = 16
+
 // Resolution is where a recipient leads.
 type Resolution struct {
 	Address   string   // the recipient in canonical form, with its detail, quoted as needed
@@ -77,7 +81,9 @@ func (d *Directory) Resolve(ctx context.Context, local, domain string) (Resoluti
 	if err != nil {
 		return Resolution{}, err
 	}
-	d.resolved.put(present, a, slices.Clone(mailboxes))
+	if len(mailboxes) <= maxKept {
+		d.resolved.put(present, a, slices.Clone(mailboxes))
+	}
 	return Resolution{Address: a.String(), Mailboxes: mailboxes}, nil
 }
 

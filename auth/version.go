@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 
@@ -45,8 +46,16 @@ type versions struct {
 }
 
 // now is the present version. The copies differ while a commit is under way; it
-// is not known then, which is always right to say.
-func (v *versions) now() version {
+// is not known then, which is always right to say. Nor is it when the file cannot
+// be read, be it cut short or its disk broken: memory mapped from a file faults
+// then, as it does under SQLite, which makes an error of it likewise.
+func (v *versions) now() (present version) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			present = version{}
+		}
+	}()
 	var first, second version
 	copy(first[:], v.index)
 	copy(second[:], v.index[len(v.index)/2:])
@@ -59,8 +68,7 @@ func (v *versions) now() version {
 
 // openVersions maps the wal-index of the database in the file path. The mapping
 // outlasts close, beside which now may run; the file is then perhaps no longer
-// that of the database, but SQLite never makes it empty, which is what would make
-// reading it a fault.
+// that of the database.
 func openVersions(ctx context.Context, db *sql.DB, path string) (*versions, error) {
 	pin, err := db.Conn(ctx)
 	if err != nil {

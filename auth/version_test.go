@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 )
@@ -41,6 +42,40 @@ func TestAnswersAreNeverOld(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A wal-index that cannot be read is no version, and not the end of the process.
+func TestVersionOfAnIndexCutShort(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "restante.db")
+	d := open(t, path)
+	must(t, d.AddDomain(context.Background(), "example.org", ""))
+	if !d.versions.now().known() {
+		t.Fatal("no version is known")
+	}
+	must(t, os.Truncate(path+"-shm", 0))
+	if v := d.versions.now(); v.known() {
+		t.Errorf("version %x of nothing", v)
+	}
+}
+
+func TestAnswersAreSmall(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	var all []string
+	for i := range maxKept + 1 {
+		all = append(all, fmt.Sprintf("user%d@example.org", i))
+	}
+	addUsers(t, d, all...)
+	addAlias(t, d, "all@example.org", all...)
+	addAlias(t, d, "most@example.org", all[1:]...)
+	for _, who := range []string{"all", "most"} {
+		if _, err := d.Resolve(ctx, who, "example.org"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(d.resolved.kept) != 1 {
+		t.Errorf("%d answers are kept", len(d.resolved.kept))
 	}
 }
 
