@@ -68,8 +68,9 @@ type Directory struct {
 	decoyKey  []byte
 	versions  *versions
 	resolved  answers[Address, []string] // mailboxes of recipients
+	quotas    answers[Address, int64]
 
-	lookup, expand, login, alive, first *sql.Stmt
+	lookup, expand, login, alive, first, quota *sql.Stmt
 }
 
 // Open opens the directory in the file path and creates it, with mode 0600,
@@ -123,7 +124,7 @@ func (d *Directory) prepare(ctx context.Context) error {
 		return err
 	}
 	for text, stmt := range map[string]**sql.Stmt{
-		lookupSQL: &d.lookup, expandSQL: &d.expand, loginSQL: &d.login, aliveSQL: &d.alive, firstSQL: &d.first,
+		lookupSQL: &d.lookup, expandSQL: &d.expand, loginSQL: &d.login, aliveSQL: &d.alive, firstSQL: &d.first, quotaSQL: &d.quota,
 	} {
 		var err error
 		if *stmt, err = d.db.PrepareContext(ctx, text); err != nil {

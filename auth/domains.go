@@ -15,6 +15,7 @@ type Domain struct {
 	Users      int
 	Aliases    int
 	Created    time.Time
+	Quota      int64 // octets that may be in the mailbox of a user without a quota of its own, 0: no limit
 }
 
 // Removal is what went with a removed domain, user or alias, itself included.
@@ -63,12 +64,12 @@ func (d *Directory) AddDomain(ctx context.Context, name, postmaster string) erro
 // Domains lists the hosted domains in the order in which they were added.
 func (d *Directory) Domains(ctx context.Context) ([]Domain, error) {
 	return list(ctx, d, `
-		SELECT d.name, d.postmaster, d.created, count(u.id), count(a.id) - count(u.id)
+		SELECT d.name, d.postmaster, d.created, d.quota, count(u.id), count(a.id) - count(u.id)
 		FROM domains d LEFT JOIN addresses a ON a.domain = d.id LEFT JOIN users u ON u.id = a.id
 		GROUP BY d.id ORDER BY d.id`, nil,
 		func(rows *sql.Rows) (v Domain, err error) {
 			var created int64
-			err = rows.Scan(&v.Name, &v.Postmaster, &created, &v.Users, &v.Aliases)
+			err = rows.Scan(&v.Name, &v.Postmaster, &created, &v.Quota, &v.Users, &v.Aliases)
 			v.Created = time.Unix(created, 0).UTC()
 			return v, err
 		})

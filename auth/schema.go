@@ -45,6 +45,9 @@ CREATE TABLE secrets (
 	value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO secrets (name, value) VALUES ('decoy', randomblob(32));
+`, `
+ALTER TABLE domains ADD COLUMN quota INTEGER NOT NULL DEFAULT 0 CHECK (quota >= 0); -- octets; 0: none
+ALTER TABLE users ADD COLUMN quota INTEGER CHECK (quota >= 0); -- NULL: that of the domain
 `}
 
 // migrate brings the schema up to date, in one transaction. Nothing is written,

@@ -14,6 +14,9 @@ type User struct {
 	Enabled bool
 	Created time.Time
 	Changed time.Time // password or enabled
+
+	Quota    int64 // octets that may be in the mailbox, 0: no limit
+	OwnQuota bool  // the quota is the user's own, not that of the domain
 }
 
 // AddUser adds an enabled user to a hosted domain. The first user of a domain
@@ -80,14 +83,14 @@ func insertAddress(ctx context.Context, tx *sql.Tx, domain int64, local string) 
 }
 
 const usersSQL = `
-	SELECT a.local, d.name, u.enabled, u.created, u.changed
+	SELECT a.local, d.name, u.enabled, u.created, u.changed, coalesce(u.quota, d.quota), u.quota IS NOT NULL
 	FROM users u JOIN addresses a ON a.id = u.id JOIN domains d ON d.id = a.domain`
 
 func scanUser(rows *sql.Rows) (User, error) {
 	var a Address
 	var v User
 	var created, changed int64
-	err := rows.Scan(&a.Local, &a.Domain, &v.Enabled, &created, &changed)
+	err := rows.Scan(&a.Local, &a.Domain, &v.Enabled, &created, &changed, &v.Quota, &v.OwnQuota)
 	v.Address, v.Domain = a.String(), a.Domain
 	v.Created, v.Changed = time.Unix(created, 0).UTC(), time.Unix(changed, 0).UTC()
 	return v, err

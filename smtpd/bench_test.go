@@ -12,7 +12,10 @@ import (
 )
 
 // sink is a store that reads as a real one does and keeps nothing.
-type sink struct{ buf []byte }
+type sink struct {
+	boundless
+	buf []byte
+}
 
 func (s *sink) Deliver(_ context.Context, _ string, _ []string, message io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{message}, s.buf)
@@ -47,7 +50,7 @@ func BenchmarkMessage(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			text := []byte("Subject: x\r\n\r\n" + body + ".\r\n")
 			src := &repeated{text: text}
-			s := &session{server: NewServer(testConfig(), users{}, &sink{make([]byte, 64<<10)}, nil)}
+			s := &session{server: NewServer(testConfig(), users{}, &sink{buf: make([]byte, 64<<10)}, nil)}
 			s.wire = &wire{raw: &script{}, config: s.server.config.Load()}
 			in := newBuffer(src.Read, waiting, &s.server.buffers)
 			in.grow()
@@ -64,7 +67,7 @@ func BenchmarkMessage(b *testing.B) {
 
 // benchServer is a server with a log that is written and thrown away.
 func benchServer(b *testing.B) *Server {
-	server := NewServer(testConfig(), users{}, &sink{make([]byte, 64<<10)}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	server := NewServer(testConfig(), users{}, &sink{buf: make([]byte, 64<<10)}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	b.Cleanup(func() { server.Close() })
 	return server
 }

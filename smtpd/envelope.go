@@ -232,12 +232,32 @@ type envelope struct {
 	recipients []string // canonical addresses
 	mailboxes  []string
 	seen       map[entry]bool
+	size       int64    // as announced, octets; 0 if it was not
+	release    []func() // what ends the reservations
 }
 
 // An entry is something that an envelope has once.
 type entry struct {
 	mailbox bool // or else a recipient
 	name    string
+}
+
+// fresh are the mailboxes of a recipient that the envelope does not have yet.
+func (e *envelope) fresh(r Recipient) (mailboxes []string) {
+	for _, name := range r.Mailboxes {
+		if !e.seen[entry{true, name}] {
+			mailboxes = append(mailboxes, name)
+		}
+	}
+	return mailboxes
+}
+
+// end is the end of the transaction, whatever came of it.
+func (e *envelope) end() {
+	for _, release := range e.release {
+		release()
+	}
+	*e = envelope{}
 }
 
 // add takes in an accepted recipient.

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -34,15 +35,13 @@ func (users) Resolve(_ context.Context, local, domain string) (Recipient, error)
 	user, _, _ := strings.Cut(local, "+")
 	r := Recipient{Address: address{local, domain}.String(), Mailboxes: []string{user + "@example.org"}}
 	switch user {
-	case "ann", "bob", "a b", "postmaster", "jürgen", `q"\@`, "stuck", "sunk", "panic", "early", "lazy":
+	case "ann", "bob", "a b", "postmaster", "jürgen", `q"\@`, "stuck", "sunk", "panic", "early", "lazy", "full":
 		return r, nil
 	case "list":
 		r.Mailboxes = []string{"ann@example.org", "bob@example.org"}
 		return r, nil
 	case "dora":
 		return r, ErrDisabled
-	case "full":
-		return r, ErrOverQuota
 	case "bad":
 		return r, ErrBadAddress
 	case "broken":
@@ -63,12 +62,39 @@ type delivery struct {
 	message   string
 }
 
+// boundless is the part of a Store that has room for everything.
+type boundless struct{}
+
+func (boundless) Reserve(context.Context, []string, int64) (func(), error) { return func() {}, nil }
+
 // memory is a Store. What it does depends on the first mailbox.
 type memory struct {
 	mu      sync.Mutex
 	kept    []delivery
 	reading chan struct{} // closed at the first read, if set
 	first   sync.Once
+
+	reserved map[string]int64 // octets by mailbox, of those that are not released
+}
+
+func (m *memory) Reserve(_ context.Context, mailboxes []string, size int64) (func(), error) {
+	if mailboxes[0] == "full@example.org" {
+		return nil, fmt.Errorf("secret: %w", ErrOverQuota)
+	}
+	count := func(sign int64) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, name := range mailboxes {
+			if m.reserved == nil {
+				m.reserved = make(map[string]int64)
+			}
+			if m.reserved[name] += sign * (size + 1); m.reserved[name] == 0 {
+				delete(m.reserved, name)
+			}
+		}
+	}
+	count(+1)
+	return func() { count(-1) }, nil
 }
 
 func (m *memory) Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (int64, error) {
@@ -295,8 +321,9 @@ type canned struct {
 	pieces []string
 	next   int
 	rounds int
-	quiet  bool  // the replies are thrown away
-	asked  []int // sizes of the reads, unless quiet
+	quiet  bool   // the replies are thrown away
+	asked  []int  // sizes of the reads, unless quiet
+	atEnd  func() // called when the server wants more than there is, if set
 }
 
 func (c *canned) Read(p []byte) (int, error) {
@@ -305,6 +332,9 @@ func (c *canned) Read(p []byte) (int, error) {
 	}
 	if c.next == len(c.pieces) {
 		if c.rounds--; c.rounds <= 0 {
+			if c.atEnd != nil {
+				c.atEnd()
+			}
 			return 0, io.EOF
 		}
 		c.next = 1 // after EHLO

@@ -83,9 +83,9 @@ func (c *Config) maxCommands() int { return 1000 + 4*c.MaxRecipients }
 type Directory interface {
 	// Resolve says where mail for a RCPT address goes. local has no quotes;
 	// domain is as the client wrote it, or "" for the bare <postmaster>. The
-	// refusals are ErrNoSuchUser, ErrRelayDenied, ErrDisabled, ErrOverQuota
-	// and ErrBadAddress, which may be wrapped; any other error is a fault of
-	// ours, which the client hears as 451 and should try again.
+	// refusals are ErrNoSuchUser, ErrRelayDenied, ErrDisabled and ErrBadAddress,
+	// which may be wrapped; any other error is a fault of ours, which the client
+	// hears as 451 and should try again.
 	Resolve(ctx context.Context, local, domain string) (Recipient, error)
 }
 
@@ -97,6 +97,11 @@ type Recipient struct {
 
 // A Store makes messages durable. It must be safe for concurrent use.
 type Store interface {
+	// Reserve keeps room for a message of size octets, as the client announced
+	// it (0: it did not), in each of the mailboxes until release is called.
+	// ErrOverQuota says that one of them has no room for it; any other error is a
+	// fault of ours.
+	Reserve(ctx context.Context, mailboxes []string, size int64) (release func(), err error)
 	// Deliver reads message to its end, io.EOF, and returns nil only when it
 	// is on stable storage in every one of the mailboxes: the client is told
 	// 250 and forgets the message. On an error, of message.Read or of its

@@ -27,9 +27,12 @@ type session struct {
 	envelope envelope
 }
 
-func (s *session) Reset() { s.envelope = envelope{} }
+func (s *session) Reset() { s.envelope.end() }
 
-func (s *session) Logout() error { return nil }
+func (s *session) Logout() error {
+	s.envelope.end()
+	return nil
+}
 
 // Mail opens the envelope.
 func (s *session) Mail(_ string, o *smtp.MailOptions) error {
@@ -44,7 +47,7 @@ func (s *session) Mail(_ string, o *smtp.MailOptions) error {
 	case !o.UTF8 && !from.ascii():
 		return replyNeedsUTF8.smtp()
 	}
-	s.envelope = envelope{open: true, utf8: o.UTF8, from: from}
+	s.envelope = envelope{open: true, utf8: o.UTF8, from: from, size: o.Size}
 	return nil
 }
 
@@ -52,10 +55,31 @@ func (s *session) Mail(_ string, o *smtp.MailOptions) error {
 func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	defer s.contain(&err)
 	r, err := s.resolve(s.wire.path)
+	if err == nil {
+		err = s.reserve(r)
+	}
 	if err != nil {
 		return s.refuse("recipient refused", err, slog.String("to", clip(s.wire.path.String())))
 	}
 	s.envelope.add(r)
+	return nil
+}
+
+// reserve sees to it that there is room for the message in the recipient's
+// mailboxes.
+func (s *session) reserve(r Recipient) error {
+	mailboxes := s.envelope.fresh(r)
+	if len(mailboxes) == 0 {
+		return nil
+	}
+	release, err := s.server.store.Reserve(s.server.ctx, mailboxes, s.envelope.size)
+	switch {
+	case errors.Is(err, ErrOverQuota):
+		return fmt.Errorf("%w: %v", ErrOverQuota, err)
+	case err != nil:
+		return fmt.Errorf("store: %v", err)
+	}
+	s.envelope.release = append(s.envelope.release, release)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 // refusing is a Store that fails, before or after it has read the message.
 type refusing struct {
+	boundless
 	err  error
 	read bool
 }
@@ -48,7 +49,7 @@ func TestStoreErrors(t *testing.T) {
 	} {
 		for _, read := range []bool{false, true} {
 			log := &journal{}
-			server := NewServer(testConfig(), users{}, refusing{test.err, read}, slog.New(slog.NewTextHandler(log, nil)))
+			server := NewServer(testConfig(), users{}, refusing{err: test.err, read: read}, slog.New(slog.NewTextHandler(log, nil)))
 			conn := &canned{pieces: []string{"HELO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\nDATA\r\n",
 				"Subject: x\r\n\r\nbody\r\n.\r\nNOOP\r\n"}}
 			lines := conn.play(server)
@@ -75,7 +76,7 @@ func TestMessageGoesBeforeStore(t *testing.T) {
 }
 
 // overwhelmed is a Store that takes every error for want of space.
-type overwhelmed struct{}
+type overwhelmed struct{ boundless }
 
 func (overwhelmed) Deliver(_ context.Context, _ string, _ []string, message io.Reader) (int64, error) {
 	_, err := io.Copy(io.Discard, message)

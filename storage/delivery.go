@@ -38,6 +38,7 @@ func (s *Store) Deliver(ctx context.Context, id string, mailboxes []string, mess
 	if err := s.commit(d, to); err != nil {
 		return 0, fmt.Errorf("delivering %s: %w", id, full(err))
 	}
+	s.usages.add(to, d.size)
 	return d.size, nil
 }
 

@@ -152,7 +152,24 @@ func (s *Store) Stat(ctx context.Context, name string) (MailboxInfo, error) {
 	defer m.close()
 	info.Path = filepath.Join(s.mail.Name(), a.domain, a.local)
 	times := make(map[string]time.Time) // of files of other programs, by name
-	entries, err := m.scan(ctx, func(entries []entry) error {
+	entries, err := m.weighed(ctx, times)
+	if err != nil {
+		return info, err
+	}
+	for i := range entries {
+		at, foreign := times[entries[i].name]
+		if !foreign {
+			at = time.Unix(int64(leadingNumber(entries[i].name)), 0)
+		}
+		info.add(&entries[i], at)
+	}
+	return info, nil
+}
+
+// weighed lists the messages with their sizes on disk, and tells the times of files
+// of other programs, by name.
+func (m *mailbox) weighed(ctx context.Context, times map[string]time.Time) ([]entry, error) {
+	return m.scan(ctx, func(entries []entry) error {
 		for i := range entries {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -165,17 +182,6 @@ func (s *Store) Stat(ctx context.Context, name string) (MailboxInfo, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return info, err
-	}
-	for i := range entries {
-		at, foreign := times[entries[i].name]
-		if !foreign {
-			at = time.Unix(int64(leadingNumber(entries[i].name)), 0)
-		}
-		info.add(&entries[i], at)
-	}
-	return info, nil
 }
 
 // look fills in the size on disk of a file and when it was changed last.

@@ -125,6 +125,7 @@ type Store struct {
 	mu      sync.Mutex
 	touched map[uint64]*os.File // a directory of each file system that has mail, by device
 	kept    []keptDraft
+	usages  usages
 }
 
 // Open opens the store below dataDir, and makes what is missing, with mode 0700.

@@ -19,7 +19,7 @@ func (a *app) domainCommand() *cobra.Command {
 		Short: "Add, show and remove the domains that mail is taken for",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.domainAdd(), a.domainList(), a.domainShow(), a.domainRemove())
+	cmd.AddCommand(a.domainAdd(), a.domainList(), a.domainShow(), a.domainSet(), a.domainRemove())
 	return cmd
 }
 
@@ -56,10 +56,11 @@ type domainRow struct {
 	Users      int       `json:"users"`
 	Aliases    int       `json:"aliases"`
 	Created    time.Time `json:"created"`
+	Quota      int64     `json:"quota"` // octets, of users without their own; 0: no limit
 }
 
 func newDomainRow(d auth.Domain) domainRow {
-	return domainRow{d.Name, d.Postmaster, d.Users, d.Aliases, d.Created}
+	return domainRow{d.Name, d.Postmaster, d.Users, d.Aliases, d.Created, d.Quota}
 }
 
 func (a *app) domainList() *cobra.Command {

@@ -62,6 +62,7 @@ func (a *app) showDomain(ctx context.Context, i *installation, domain string, as
 	return errors.Join(table(a.stdout, "domain | "+d.Domain, [][]string{
 		{"since", day(d.Created)},
 		{"postmaster", orDash(d.Postmaster)},
+		{"quota", quotaCell(d.Quota)},
 		{"users", fmt.Sprint(d.Users)},
 		{"aliases", fmt.Sprint(d.Aliases)},
 		{"mailboxes", fmt.Sprint(d.Mailboxes)},

@@ -29,6 +29,7 @@ type mailboxRow struct {
 	Messages int        `json:"messages"`
 	New      int        `json:"new"`
 	Octets   int64      `json:"octets"`
+	Quota    int64      `json:"quota"` // octets, 0: no limit
 	Oldest   *time.Time `json:"oldest"`
 	Newest   *time.Time `json:"newest"`
 	Path     string     `json:"path"`
@@ -43,9 +44,9 @@ func mailboxInfo(ctx context.Context, i *installation, address string) (mailboxR
 	}
 	row.Messages, row.New, row.Octets, row.Path = info.Messages, info.Unseen, info.Octets, info.Path
 	row.Oldest, row.Newest = moment(info.Oldest), moment(info.Newest)
-	switch _, err := i.users.User(ctx, address); {
+	switch u, err := i.users.User(ctx, address); {
 	case err == nil:
-		row.User = true
+		row.User, row.Quota = true, u.Quota
 	case !errors.Is(err, auth.ErrNotFound):
 		return row, err
 	}
@@ -60,14 +61,14 @@ func moment(t time.Time) *time.Time {
 }
 
 func (a *app) mailboxList() *cobra.Command {
-	return domainListCommand(a, "List the mailboxes with their messages and size", "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | NEWEST",
+	return domainListCommand(a, "List the mailboxes with their messages and size", "no mailboxes yet", "ADDRESS | MESSAGES | NEW | SIZE | FULL | NEWEST",
 		mailboxRows,
 		func(r mailboxRow) []string {
 			address := r.Address
 			if !r.User {
 				address += " (no such user)"
 			}
-			return []string{address, strconv.Itoa(r.Messages), strconv.Itoa(r.New), octets(r.Octets), dayOf(r.Newest)}
+			return []string{address, strconv.Itoa(r.Messages), strconv.Itoa(r.New), octets(r.Octets), fullness(r.Octets, r.Quota), dayOf(r.Newest)}
 		})
 }
 
@@ -142,6 +143,7 @@ func (a *app) showMailbox(ctx context.Context, i *installation, address string, 
 		{"user", user},
 		{"messages", fmt.Sprintf("%d (%d new)", row.Messages, row.New)},
 		{"size", fmt.Sprintf("%s (%d octets)", octets(row.Octets), row.Octets)},
+		{"full", fullness(row.Octets, row.Quota)},
 		{"oldest", dayOf(row.Oldest)},
 		{"newest", dayOf(row.Newest)},
 		{"maildir", row.Path},

@@ -162,6 +162,8 @@ func deliverOne(ctx context.Context, i *installation, mailbox string, message io
 		}
 		return 0, fmt.Errorf("the message cannot be used: %w", err)
 	}
-	id := strings.ToLower(rand.Text()[:16])
-	return i.mail.Deliver(ctx, id, []string{mailbox}, io.MultiReader(bytes.NewReader(first[:]), message))
+	return i.mail.Deliver(ctx, newMessageID(), []string{mailbox}, io.MultiReader(bytes.NewReader(first[:]), message))
 }
+
+// newMessageID is the id of a message that did not come by SMTP.
+func newMessageID() string { return strings.ToLower(rand.Text()[:16]) }

@@ -25,7 +25,7 @@ func (a *app) userCommand() *cobra.Command {
 		Short: "Add, show, disable and remove users, change passwords",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.userAdd(), a.userList(), a.userShow(), a.userPasswd(), a.userEnable(), a.userDisable(), a.userRemove(), a.userImport())
+	cmd.AddCommand(a.userAdd(), a.userList(), a.userShow(), a.userPasswd(), a.userSet(), a.userEnable(), a.userDisable(), a.userRemove(), a.userImport())
 	return cmd
 }
 
@@ -122,6 +122,11 @@ type userRow struct {
 	Enabled bool      `json:"enabled"`
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
+	Quota   int64     `json:"quota"` // octets, 0: no limit
+}
+
+func newUserRow(u auth.User) userRow {
+	return userRow{u.Address, u.Enabled, u.Created, u.Changed, u.Quota}
 }
 
 func (a *app) userList() *cobra.Command {
@@ -129,7 +134,7 @@ func (a *app) userList() *cobra.Command {
 		func(ctx context.Context, i *installation, domain string) (rows []userRow, err error) {
 			users, err := i.users.Users(ctx, domain)
 			for _, u := range users {
-				rows = append(rows, userRow{u.Address, u.Enabled, u.Created, u.Changed})
+				rows = append(rows, newUserRow(u))
 			}
 			return rows, err
 		},

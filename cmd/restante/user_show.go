@@ -15,8 +15,9 @@ import (
 // userDetails is one user in "user show --json".
 type userDetails struct {
 	userRow
-	Aliases []string   `json:"aliases"`
-	Mailbox mailboxRow `json:"mailbox"`
+	OwnQuota bool       `json:"own_quota"` // it is not that of the domain
+	Aliases  []string   `json:"aliases"`
+	Mailbox  mailboxRow `json:"mailbox"`
 }
 
 func (a *app) userShow() *cobra.Command {
@@ -41,7 +42,7 @@ func (a *app) showUser(ctx context.Context, i *installation, address string, asJ
 	if err != nil {
 		return err
 	}
-	d := userDetails{userRow: userRow{u.Address, u.Enabled, u.Created, u.Changed}}
+	d := userDetails{userRow: newUserRow(u), OwnQuota: u.OwnQuota}
 	if d.Aliases, err = aliasesOf(ctx, i, u.Address); err != nil {
 		return err
 	}
@@ -59,6 +60,8 @@ func (a *app) showUser(ctx context.Context, i *installation, address string, asJ
 		{"aliases", orDash(strings.Join(d.Aliases, ", "))},
 		{"messages", fmt.Sprintf("%d (%d new)", d.Mailbox.Messages, d.Mailbox.New)},
 		{"size", fmt.Sprintf("%s (%d octets)", octets(d.Mailbox.Octets), d.Mailbox.Octets)},
+		{"quota", quotaFrom(d.Quota, d.OwnQuota)},
+		{"full", fullness(d.Mailbox.Octets, d.Quota)},
 		{"newest", dayOf(d.Mailbox.Newest)},
 		{"maildir", orDash(d.Mailbox.Path)},
 	})

@@ -77,13 +77,19 @@ func (l logins) Authenticate(ctx context.Context, user, password string) (pop3d.
 }
 
 // deliveries is the storage as the SMTP receiver asks it.
-type deliveries struct{ mail *storage.Store }
+type deliveries struct {
+	mail  *storage.Store
+	users *auth.Directory
+	fill  *fillLevels
+	log   *slog.Logger
+}
 
 func (d deliveries) Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (int64, error) {
 	size, err := d.mail.Deliver(ctx, id, mailboxes, message)
 	if err != nil {
 		return 0, translate(err, [2]error{storage.ErrNoSpace, smtpd.ErrNoSpace})
 	}
+	d.warn(ctx, mailboxes)
 	return size, nil
 }
 
@@ -125,7 +131,9 @@ type server struct {
 // assemble joins the parts.
 func (s *server) assemble() {
 	s.closers = append(s.closers, s.users.Close)
-	s.smtp = smtpd.NewServer(smtpConfig(s.config, s.certs, s.users), recipients{s.users}, deliveries{s.mail}, s.log.With("protocol", "smtp"))
+	smtpLog := s.log.With("protocol", "smtp")
+	s.smtp = smtpd.NewServer(smtpConfig(s.config, s.certs, s.users), recipients{s.users},
+		deliveries{mail: s.mail, users: s.users, fill: new(fillLevels), log: smtpLog}, smtpLog)
 	s.pop3 = pop3d.NewServer(pop3Config(s.config, s.certs), logins{s.users}, maildrops{s.mail},
 		pop3d.SASL{Mechanisms: auth.Mechanisms(), New: auth.NewSASL}, s.log.With("protocol", "pop3"))
 }

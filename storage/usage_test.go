@@ -1,0 +1,126 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// used is the usage, counted anew whenever something has changed.
+func used(t *testing.T, s *Store, name string) int64 {
+	t.Helper()
+	a, err := parseAddress(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := s.usages.get(a)
+	u.mu.Lock()
+	u.next = time.Time{}
+	u.mu.Unlock()
+	n, err := s.Usage(context.Background(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestUsage(t *testing.T) {
+	s, data := openStore(t)
+	other := openStoreAt(t, data)
+	check := func(what string, want int64) {
+		t.Helper()
+		if n := used(t, s, "ann@example.org"); n != want {
+			t.Errorf("%s: %d octets, want %d", what, n, want)
+		}
+	}
+	check("no mailbox", 0)
+	deliver(t, s, 1, "12345\r\n", "ann@example.org", "bob@example.org")
+	check("one delivered", 6)
+	deliver(t, other, 2, "1234567890\n", "ann@example.org")
+	check("one by another process", 17)
+	box := boxDir(data, "ann@example.org")
+	put(t, filepath.Join(box, "cur", "1.foreign,S=7:2,S"), strings.Repeat("x", 100))
+	put(t, filepath.Join(box, "new", ".hidden"), strings.Repeat("x", 1000))
+	if err := os.MkdirAll(filepath.Join(box, ".Sent", "cur"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	check("a foreign one", 117)
+	m := openDrop(t, s, "ann@example.org")
+	if _, err := m.Remove(context.Background(), []int{0}); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if n := used(t, s, "ann@example.org"); n >= 117 {
+		t.Errorf("after a removal: %d octets", n)
+	}
+	if n := used(t, s, "bob@example.org"); n != 6 {
+		t.Errorf("the message of two mailboxes: %d octets in the other", n)
+	}
+}
+
+// Deliveries show at once, also while the mailbox may not be counted again.
+func TestUsageBetweenCounts(t *testing.T) {
+	s, _ := openStore(t)
+	deliver(t, s, 1, "12345\n", "ann@example.org")
+	if n := used(t, s, "ann@example.org"); n != 6 {
+		t.Fatalf("%d octets", n)
+	}
+	u := s.usages.get(address{"ann", "example.org"})
+	u.next = time.Now().Add(time.Hour)
+	deliver(t, s, 2, "1234567890\n", "ann@example.org")
+	if n, err := s.Usage(context.Background(), "ann@example.org"); n != 17 || err != nil {
+		t.Errorf("before the next count: %d octets, %v", n, err)
+	}
+	if n := used(t, s, "ann@example.org"); n != 17 {
+		t.Errorf("counted: %d octets", n)
+	}
+}
+
+func TestReserve(t *testing.T) {
+	ctx := context.Background()
+	s, _ := openStore(t)
+	deliver(t, s, 1, "123456789\n", "ann@example.org")
+	for _, c := range []struct {
+		size, quota int64
+		fits        bool
+	}{
+		{0, 9, false}, {0, 10, false}, {0, 11, true}, {1, 10, false}, {1, 11, true}, {2, 11, false},
+		{90, 100, true}, {91, 100, false}, {1 << 62, 1<<63 - 1, true},
+	} {
+		release, err := s.Reserve(ctx, "ann@example.org", c.size, c.quota)
+		if c.fits != (err == nil) || err != nil && !errors.Is(err, ErrOverQuota) {
+			t.Errorf("%d octets into %d: %v", c.size, c.quota, err)
+		}
+		if err == nil {
+			release()
+		}
+	}
+	if _, err := s.Reserve(ctx, "none", 1, 100); err == nil || errors.Is(err, ErrOverQuota) {
+		t.Errorf("a bad name: %v", err)
+	}
+}
+
+// Messages that come at the same time do not take the same room.
+func TestReserveAtOnce(t *testing.T) {
+	s, _ := openStore(t)
+	var fits atomic.Int64
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if _, err := s.Reserve(context.Background(), "ann@example.org", 10, 105); err == nil {
+				fits.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	// One that was too much may have stood in the way of another for a moment.
+	if n := fits.Load(); n > 10 || n < 1 {
+		t.Errorf("%d messages of 10 octets were let into 105", n)
+	}
+}
