@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -207,7 +208,7 @@ func domainID(ctx context.Context, tx *sql.Tx, name string) (int64, error) {
 }
 
 func notHosted(name string) error {
-	return failuref(ErrNotFound, `domain %s is not hosted here; add it with "restante domain add %s"`, name, name)
+	return &failure{ErrNotFound, fmt.Sprintf(`domain %s is not hosted here; add it with "restante domain add %s"`, name, name), name}
 }
 
 // list runs a query and makes a slice of its rows.

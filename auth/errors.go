@@ -34,8 +34,18 @@ var (
 
 // failure is an error with a text for people and a kind for errors.Is.
 type failure struct {
-	kind error
-	text string
+	kind    error
+	text    string
+	missing string
+}
+
+// Missing is the name, of a user or a domain, that an ErrNotFound is about; "" if
+// it is about none.
+func Missing(err error) string {
+	if f := (*failure)(nil); errors.As(err, &f) {
+		return f.missing
+	}
+	return ""
 }
 
 func (f *failure) Error() string { return f.text }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -212,7 +213,7 @@ func findUser(ctx context.Context, tx *sql.Tx, a Address) (entry, error) {
 }
 
 func noUser(a Address) error {
-	return failuref(ErrNotFound, `there is no user %s; "restante user list" shows the users`, a)
+	return &failure{ErrNotFound, fmt.Sprintf(`there is no user %s; "restante user list" shows the users`, a), a.String()}
 }
 
 // hosted is the canonical name of a hosted domain; "" stays "".

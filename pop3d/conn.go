@@ -101,6 +101,7 @@ func (c *conn) open(implicitTLS bool) {
 	allowed := c.config.AllowPlaintext
 	remote := remoteAddr(c.raw)
 	c.session = newSession(c.config, &c.server.backend, allowed != nil && allowed(remote))
+	c.session.remote = remote
 	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:8]), "remote", remote.String())
 	c.log.Info("connection opened", "implicit_tls", implicitTLS)
 }

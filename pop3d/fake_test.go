@@ -38,6 +38,7 @@ type fakeMail struct {
 	removeErr error
 	keeps     int // messages that Remove fails to remove
 	message   func(i int) (io.ReadCloser, error)
+	visits    []Visit       // signed
 	removals  int           // calls of Remove
 	closed    chan struct{} // gets one for each Close; nil: nobody listens
 }
@@ -112,6 +113,13 @@ func (d *fakeDrop) text(i int) string {
 	d.mail.mu.Lock()
 	defer d.mail.mu.Unlock()
 	return d.mail.messages[d.index[i]]
+}
+
+func (d *fakeDrop) Sign(v Visit) error {
+	d.mail.mu.Lock()
+	defer d.mail.mu.Unlock()
+	d.mail.visits = append(d.mail.visits, v)
+	return errors.New("no place for it") // which is nobody's concern
 }
 
 func (d *fakeDrop) Len() int           { return len(d.index) }

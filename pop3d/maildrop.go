@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Errors that the implementations of [Authenticator], [Mailstore] and
@@ -24,6 +25,13 @@ type Mailstore interface {
 	Open(ctx context.Context, mailbox string) (Maildrop, error)
 }
 
+// Visit is when a user logged in, how, and from where.
+type Visit struct {
+	At       time.Time
+	Protocol string // "POP3" or "POP3+TLS"
+	Address  string // IP address, "-" if there is none
+}
+
 // Maildrop is a locked snapshot of a mailbox. Messages are numbered from 0 and
 // keep their number. One session uses it, from one goroutine at a time.
 type Maildrop interface {
@@ -42,6 +50,8 @@ type Maildrop interface {
 	// Remove removes the messages for good and reports how many are gone,
 	// those that vanished before included. It removes no other message.
 	Remove(ctx context.Context, indexes []int) (removed int, err error)
+	// Sign leaves a note of this session for the owner of the server.
+	Sign(Visit) error
 	// Close releases the lock. It removes nothing.
 	Close() error
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type session struct {
 	backend *backend
 	trusted bool // the client's network may log in without TLS
 	secure  bool // TLS is on
+	remote  netip.Addr
 
 	state     state
 	name      string    // given by USER
@@ -211,11 +213,25 @@ func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply
 	}
 	s.login, s.drop = login, drop
 	s.backend.visits.begin(login.Mailbox, now)
+	s.sign(now)
 	s.undelete()
 	r := okay("maildrop has " + s.remaining.String())
 	r.next = transaction
 	r.event = &event{slog.LevelInfo, "login", append(who, slog.Int("messages", drop.Len()))}
 	return r
+}
+
+// sign leaves a note of the login. Nobody needs it so much that the login fails
+// without it.
+func (s *session) sign(now time.Time) {
+	v := Visit{At: now, Protocol: "POP3", Address: "-"}
+	if s.secure {
+		v.Protocol = "POP3+TLS"
+	}
+	if s.remote.IsValid() {
+		v.Address = s.remote.WithZone("").String()
+	}
+	_ = s.drop.Sign(v)
 }
 
 // later refuses the login of a proven user for now.

@@ -2,6 +2,7 @@ package pop3d
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -106,5 +107,38 @@ func TestInWords(t *testing.T) {
 		if got := inWords(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
+	}
+}
+
+// A login is signed with how it came.
+func TestSign(t *testing.T) {
+	mail := newFakeMail("x")
+	c := Config{AllowPlaintext: func(netip.Addr) bool { return true }}
+	for _, secure := range []bool{false, true} {
+		s := newSession(c.withDefaults(), &backend{Authenticator: mail, Mailstore: mail}, true)
+		s.remote = netip.MustParseAddr("fe80::1%eth0")
+		if secure {
+			s.secured()
+		}
+		before := time.Now()
+		for _, line := range []string{"USER " + testUser, "PASS wrong", "USER " + testUser, "PASS " + testPassword} {
+			s.handle(t.Context(), []byte(line))
+		}
+		s.end("test")
+		want := Visit{At: before, Protocol: "POP3", Address: "fe80::1"}
+		if secure {
+			want.Protocol = "POP3+TLS"
+		}
+		if len(mail.visits) != 1 {
+			t.Fatalf("signed %v", mail.visits)
+		}
+		got := mail.visits[0]
+		if got.At.Before(before) {
+			t.Errorf("at %v, before the login", got.At)
+		}
+		if got.At = before; got != want {
+			t.Errorf("signed %v, want %v", got, want)
+		}
+		mail.visits = nil
 	}
 }

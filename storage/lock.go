@@ -74,7 +74,10 @@ var errUnlinked = errors.New("lock file was removed")
 
 // flock opens and locks one file below locks/.
 func (s *Store) flock(name string) (*os.File, error) {
-	f, err := s.locks.OpenFile(name, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := s.locks.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission) { // a lock needs no writing
+		f, err = s.locks.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (a *app) with(ctx context.Context, do func(*installation) error) error {
 	if err != nil {
 		return err
 	}
-	err = do(i)
+	err = i.suggest(ctx, do(i))
 	if errors.Is(err, auth.ErrBadAddress) {
 		err = usageError{err}
 	}

@@ -184,8 +184,13 @@ func hostedDomain(ctx context.Context, i *installation, args []string) (string, 
 	return name, err
 }
 
-func notHosted(name string) error {
-	return fmt.Errorf("domain %s is not hosted here; \"restante domain list\" shows those that are", name)
+// notHosted is for commands that want a domain that is there.
+func notHosted(name string) error { return missingDomain(name) }
+
+type missingDomain string
+
+func (m missingDomain) Error() string {
+	return fmt.Sprintf("domain %s is not hosted here; \"restante domain list\" shows those that are", string(m))
 }
 
 func domainOf(address string) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -123,22 +124,58 @@ type userRow struct {
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
 	Quota   int64     `json:"quota"` // octets, 0: no limit
+
+	Messages  int       `json:"messages"` // that wait in the mailbox
+	Octets    int64     `json:"octets"`
+	LastLogin *visitRow `json:"last_login"`
+}
+
+// visitRow is a login in JSON.
+type visitRow struct {
+	Time     time.Time `json:"time"`
+	Protocol string    `json:"protocol"`
+	Address  string    `json:"address"`
+}
+
+func (v *visitRow) String() string {
+	if v == nil {
+		return "-"
+	}
+	return day(v.Time) + " " + v.Protocol + " " + v.Address
 }
 
 func newUserRow(u auth.User) userRow {
-	return userRow{u.Address, u.Enabled, u.Created, u.Changed, u.Quota}
+	return userRow{Address: u.Address, Enabled: u.Enabled, Created: u.Created, Changed: u.Changed, Quota: u.Quota}
 }
 
 func (a *app) userList() *cobra.Command {
-	return domainListCommand(a, "List the users", `no users yet; add one with "restante user add ADDRESS"`, "ADDRESS | STATE | SINCE",
+	return domainListCommand(a, "List the users", `no users yet; add one with "restante user add ADDRESS"`, "ADDRESS | STATE | MESSAGES | SIZE | LAST LOGIN",
 		func(ctx context.Context, i *installation, domain string) (rows []userRow, err error) {
 			users, err := i.users.Users(ctx, domain)
 			for _, u := range users {
-				rows = append(rows, newUserRow(u))
+				row := newUserRow(u)
+				err = errors.Join(err, row.look(ctx, i))
+				rows = append(rows, row)
 			}
 			return rows, err
 		},
-		func(u userRow) []string { return []string{u.Address, enabled(u.Enabled), day(u.Created)} })
+		func(u userRow) []string {
+			return []string{u.Address, enabled(u.Enabled), strconv.Itoa(u.Messages), octets(u.Octets), u.LastLogin.String()}
+		})
+}
+
+// look adds what is on disk about a user.
+func (r *userRow) look(ctx context.Context, i *installation) error {
+	info, err := i.mail.Stat(ctx, r.Address)
+	if err != nil && !errors.Is(err, storage.ErrNoMailbox) { // it is made with the first message or login
+		return fmt.Errorf("the mailbox of %s cannot be read: %w", r.Address, err)
+	}
+	r.Messages, r.Octets = info.Messages, info.Octets
+	v, err := i.mail.LastVisit(r.Address)
+	if v != (storage.Visit{}) {
+		r.LastLogin = &visitRow{v.At, v.Protocol, v.Address}
+	}
+	return err
 }
 
 func enabled(on bool) string {

@@ -46,6 +46,9 @@ func (a *app) showUser(ctx context.Context, i *installation, address string, asJ
 	if d.Aliases, err = aliasesOf(ctx, i, u.Address); err != nil {
 		return err
 	}
+	if err := d.look(ctx, i); err != nil {
+		return err
+	}
 	d.Mailbox, err = mailboxInfo(ctx, i, u.Address)
 	if err != nil && !errors.Is(err, storage.ErrNoMailbox) { // it is made with the first message or login
 		return err
@@ -57,6 +60,7 @@ func (a *app) showUser(ctx context.Context, i *installation, address string, asJ
 		{"state", enabled(d.Enabled)},
 		{"since", day(d.Created)},
 		{"changed", day(d.Changed)},
+		{"last login", d.LastLogin.String()},
 		{"aliases", orDash(strings.Join(d.Aliases, ", "))},
 		{"messages", fmt.Sprintf("%d (%d new)", d.Mailbox.Messages, d.Mailbox.New)},
 		{"size", fmt.Sprintf("%s (%d octets)", octets(d.Mailbox.Octets), d.Mailbox.Octets)},

@@ -106,6 +106,8 @@ func (m maildrops) Open(ctx context.Context, mailbox string) (pop3d.Maildrop, er
 
 type maildrop struct{ *storage.Maildrop }
 
+func (m maildrop) Sign(v pop3d.Visit) error { return m.Maildrop.Sign(storage.Visit(v)) }
+
 func (m maildrop) Message(i int) (io.ReadCloser, error) {
 	r, err := m.Maildrop.Message(i)
 	if err != nil {

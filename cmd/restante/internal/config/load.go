@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"restante/cmd/restante/internal/nearest"
 )
 
 // loader fills a Config from its sources, the weakest first.
@@ -164,10 +166,25 @@ func (l *loader) samePorts() {
 	}
 }
 
+// inOtherSection is the known name that is the same but for the section.
+func inOtherSection(name string, known []string) string {
+	last := func(key string) string { return strings.ToLower(key[strings.LastIndexByte(key, '.')+1:]) }
+	for _, k := range known {
+		if last(k) == last(name) {
+			return k
+		}
+	}
+	return ""
+}
+
 // unknown is the error for a name that means nothing, with the name it may be a
 // slip of.
 func unknown(what, name string, known []string) error {
-	if near := nearest(name, known); near != "" {
+	near := inOtherSection(name, known)
+	if near == "" {
+		near = nearest.Name(name, known, len(name)/2) // half of it may be wrong
+	}
+	if near != "" {
 		return fmt.Errorf("unknown %s %q; did you mean %q?", what, name, near)
 	}
 	return fmt.Errorf("unknown %s %q", what, name)

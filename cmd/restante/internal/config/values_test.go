@@ -60,17 +60,6 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
-	for _, test := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "ab", 2}, {"ab", "", 2}, {"ab", "ab", 0}, {"kitten", "sitting", 3}, {"abc", "bc", 1}, {"listne", "listen", 2}} {
-		if got := distance(test.a, test.b); got != test.want {
-			t.Errorf("distance of %q and %q: %d, want %d", test.a, test.b, got, test.want)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add(string(Template("mail.example.org", "/var/lib/restante")))
 	f.Add(uncomment(string(Template("mail.example.org", "/var/lib/restante"))))

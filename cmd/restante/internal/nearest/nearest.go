@@ -1,25 +1,19 @@
-package config
+// Package nearest finds what somebody has meant who made a slip.
+package nearest
 
 import "strings"
 
-// nearest is the known name that another is most likely a slip of; empty when
-// it is like none.
-func nearest(name string, known []string) string {
-	best, least := "", len(name)/2+1 // half of it may be wrong
+// Name is the known name that another is most likely a slip of, by at most so
+// many changes of an octet; empty when it is like none. Capitals make no
+// difference.
+func Name(name string, known []string, most int) string {
+	best, least := "", most+1
 	for _, k := range known {
-		d := distance(strings.ToLower(name), strings.ToLower(k))
-		if lastPart(name) == lastPart(k) { // in the wrong section
-			d = min(d, 1)
-		}
-		if d < least {
+		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least {
 			best, least = k, d
 		}
 	}
 	return best
-}
-
-func lastPart(key string) string {
-	return key[strings.LastIndexByte(key, '.')+1:]
 }
 
 // distance is the number of octets to add, remove or change to get from a to b.
