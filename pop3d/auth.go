@@ -198,6 +198,7 @@ func (s *session) rejected(who []slog.Attr, reason string) reply {
 		status: negative, code: codeAuth, text: "wrong user name or password", next: authorization,
 		event: &event{slog.LevelWarn, "login failed", append(who, slog.String("reason", reason))},
 	}
+	s.config.Observer.Login(LoginFailed)
 	s.failedLogins++
 	if s.failedLogins >= s.config.MaxFailedLogins {
 		return s.hangUp("too many failed logins", r)

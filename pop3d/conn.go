@@ -104,6 +104,7 @@ func (c *conn) open(implicitTLS bool) {
 	c.session.remote = remote
 	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:8]), "remote", remote.String())
 	c.log.Info("connection opened", "implicit_tls", implicitTLS)
+	c.config.Observer.Opened()
 }
 
 func remoteAddr(nc net.Conn) netip.Addr {
@@ -367,6 +368,7 @@ func (c *conn) finish() {
 		c.server.writers.Put(c.out)
 	}
 	s := c.session.stats
+	c.config.Observer.Closed(s.retrieved.messages, s.retrieved.octets, s.removed)
 	c.log.Info("connection closed", "reason", s.end, "tls", c.tlsVersion, "mailbox", c.session.login.Mailbox,
 		"retrieved", s.retrieved.messages, "octets", s.retrieved.octets, "deleted", s.removed, "left", s.left,
 		"errors", c.session.errors, "duration", time.Since(c.started).Round(time.Millisecond))

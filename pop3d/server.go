@@ -48,6 +48,8 @@ type Config struct {
 	LoginDelay      time.Duration
 	MaxErrors       int // errors of the client before it is cut off; default 20
 	MaxFailedLogins int // default 3
+
+	Observer Observer // nil: nobody
 }
 
 func (c Config) withDefaults() *Config {
@@ -62,6 +64,9 @@ func (c Config) withDefaults() *Config {
 	}
 	if c.MaxFailedLogins == 0 {
 		c.MaxFailedLogins = 3
+	}
+	if c.Observer == nil {
+		c.Observer = unobserved{}
 	}
 	if c.TLS != nil {
 		// Small first records let a browser show the top of a page sooner. No client

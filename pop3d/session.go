@@ -199,8 +199,10 @@ func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply
 	now := time.Now()
 	switch {
 	case errors.Is(err, ErrInUse):
+		s.config.Observer.Login(LoginInUse)
 		return s.later(codeInUse, "maildrop in use", s.occupied(login.Mailbox, now), who)
 	case err != nil:
+		s.config.Observer.Login(LoginTrouble)
 		r := trouble("the maildrop cannot be opened now", err, who...)
 		r.next = authorization
 		return r
@@ -208,12 +210,14 @@ func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply
 	// Only now, as a login that finds the maildrop in use has to be tried again.
 	if early := s.backend.visits.admit(login.Mailbox, now, s.config.LoginDelay); early > 0 {
 		_ = drop.Close() // nothing was changed
+		s.config.Observer.Login(LoginTooSoon)
 		wait := inWords(early.Truncate(time.Second) + time.Second)
 		return s.later(codeLoginDelay, "too soon", "too many logins, try again in "+wait, who)
 	}
 	s.login, s.drop = login, drop
 	s.backend.visits.begin(login.Mailbox, now)
 	s.sign(now)
+	s.config.Observer.Login(LoginOK)
 	s.undelete()
 	r := okay("maildrop has " + s.remaining.String())
 	r.next = transaction

@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -135,6 +136,11 @@ func asReply(err error) (r reply, ours bool) {
 // accepted is the reply to a message that is durable.
 func accepted(id string) reply {
 	return reply{250, smtp.EnhancedCode{2, 0, 0}, "OK " + id}
+}
+
+// codes are the reply code and the enhanced status code.
+func (r reply) codes() string {
+	return fmt.Sprintf("%d %d.%d.%d", r.code, r.status[0], r.status[1], r.status[2])
 }
 
 // line gives the reply as it goes over the wire, without CRLF.

@@ -46,6 +46,8 @@ type Config struct {
 	// LocalDomain gives the first hosted domain, for which the server's own
 	// address literal stands ("" if there is none). nil: literals are refused.
 	LocalDomain func(ctx context.Context) string
+
+	Observer Observer // nil: nobody
 }
 
 func (c Config) withDefaults() *Config {
@@ -56,6 +58,9 @@ func (c Config) withDefaults() *Config {
 	c.MaxRefused = orDefault(c.MaxRefused, 50)
 	c.CommandTimeout = orDefault(c.CommandTimeout, 5*time.Minute)
 	c.DataTimeout = orDefault(c.DataTimeout, 3*time.Minute)
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
 	c.MessageTimeout = orDefault(c.MessageTimeout, time.Hour)
 	return &c
 }

@@ -59,7 +59,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 		err = s.reserve(r)
 	}
 	if err != nil {
-		return s.refuse("recipient refused", err, slog.String("to", clip(s.wire.path.String())))
+		return s.refuse(recipientRefused, err, slog.String("to", clip(s.wire.path.String())))
 	}
 	s.envelope.add(r)
 	return nil
@@ -135,6 +135,7 @@ func (s *session) Data(io.Reader) (err error) {
 	s.wire.messages++
 	s.wire.commands = 0
 	s.wire.fruitful = time.Now()
+	s.wire.config.Observer.Accepted(size, time.Since(began))
 	s.wire.log.LogAttrs(s.server.ctx, slog.LevelInfo, "message accepted",
 		slog.String("id", id), slog.String("from", clip(s.envelope.from.String())),
 		s.recipients(), slog.Int("mailboxes", len(s.envelope.mailboxes)), slog.Int64("size", size),
@@ -176,10 +177,13 @@ func (s *session) trace(id string) trace {
 		utf8: s.envelope.utf8, from: s.envelope.from, to: s.envelope.only(), at: time.Now()}
 }
 
+const recipientRefused = "recipient refused"
+
 // refuse logs a refusal and gives its reply. The detail of a fault of ours is
 // in the log only.
 func (s *session) refuse(what string, err error, attrs ...slog.Attr) error {
 	r, ours := asReply(err)
+	s.wire.config.Observer.Refused(what == recipientRefused, r.codes())
 	level := slog.LevelInfo
 	if ours {
 		level = slog.LevelError

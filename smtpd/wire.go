@@ -224,6 +224,7 @@ func (w *wire) greet() {
 	}
 	w.log = w.log.With("session", newSessionID(), "remote", remote)
 	w.log.Info("connection opened")
+	w.config.Observer.Opened()
 	w.put(220, "220 "+w.config.Hostname+" ESMTP ready")
 }
 
@@ -289,6 +290,7 @@ func (w *wire) Close() error {
 	err := w.Conn.Close()
 	w.in.drop()
 	w.in.shrink()
+	w.config.Observer.Closed()
 	w.log.LogAttrs(w.server.ctx, slog.LevelInfo, "connection closed", slog.Int("messages", w.messages),
 		slog.Int("errors", w.errors), slog.Int("refused", w.refused),
 		slog.String("tls", w.tlsVersion()), slog.Duration("duration", time.Since(w.began)))

@@ -10,6 +10,7 @@ import (
 	"restante/auth"
 	"restante/cmd/restante/internal/certs"
 	"restante/cmd/restante/internal/config"
+	"restante/cmd/restante/internal/metrics"
 	"restante/smtpd"
 )
 
@@ -108,13 +109,18 @@ func checkRows(c *config.Config, infos []certs.Info) [][]string {
 }
 
 // smtpConfig is what the SMTP receiver takes of the settings.
-func smtpConfig(c *config.Config, m *certs.Manager, users *auth.Directory) smtpd.Config {
+func (s *server) smtpConfig(c *config.Config) smtpd.Config {
+	var observer smtpd.Observer
+	if s.metrics != nil {
+		observer = metrics.SMTP{M: s.metrics}
+	}
 	return smtpd.Config{
 		Hostname:       c.Hostname,
-		TLS:            m.Config(),
+		TLS:            s.certs.Config(),
 		MaxMessageSize: int64(c.SMTP.MaxMessageSize),
 		MaxRecipients:  c.SMTP.MaxRecipients,
-		LocalDomain:    firstDomain(users),
+		LocalDomain:    firstDomain(s.users),
+		Observer:       observer,
 	}
 }
 
@@ -153,6 +159,8 @@ const (
 	protocolSMTP  protocol = "smtp"
 	protocolPOP3  protocol = "pop3"
 	protocolPOP3S protocol = "pop3s"
+	// protocolMetrics is HTTP, for programs of this machine.
+	protocolMetrics protocol = "metrics"
 )
 
 // port is an address to listen on.
@@ -173,7 +181,7 @@ func ports(c *config.Config) []port {
 	for _, group := range []struct {
 		protocol  protocol
 		addresses []string
-	}{{protocolSMTP, c.SMTP.Listen}, {protocolPOP3, c.POP3.Listen}, {protocolPOP3S, c.POP3.ListenTLS}} {
+	}{{protocolSMTP, c.SMTP.Listen}, {protocolPOP3, c.POP3.Listen}, {protocolPOP3S, c.POP3.ListenTLS}, {protocolMetrics, c.Metrics.Listen}} {
 		for _, address := range group.addresses {
 			ps = append(ps, port{group.protocol, address})
 		}

@@ -162,13 +162,14 @@ func (s *testServer) start(o serverOptions) {
 			s.t.Logf("log of the server:\n%s", log.text())
 		}
 	})
-	eventually(s.t, "the server listens on its three ports", func() bool {
+	ports := 3 + strings.Count(o.settings, "[metrics]")
+	eventually(s.t, "the server listens on its ports", func() bool {
 		select {
 		case <-exited:
 			s.t.Fatalf("the server ended:\n%s", log.text())
 		default:
 		}
-		return len(log.find("listening", nil)) == 3
+		return len(log.find("listening", nil)) == ports
 	})
 	for _, r := range s.log.find("listening", nil) {
 		address, _ := r["address"].(string)

@@ -144,10 +144,12 @@ func (s *server) bind() error {
 		return listen.NewLimiter(listen.Limits{Total: total, PerAddress: maxConnectionsPerAddress}, s.log)
 	}
 	smtp, pop3 := limiter(maxSMTPConnections), limiter(maxPOP3Connections)
+	s.limiters = map[string]*listen.Limiter{"smtp": smtp, "pop3": pop3}
 	limited := map[protocol]func(net.Listener) net.Listener{
-		protocolSMTP:  func(l net.Listener) net.Listener { return smtp.Wrap(l, smtpd.Refusal(s.config.Hostname)) },
-		protocolPOP3:  func(l net.Listener) net.Listener { return pop3.Wrap(l, pop3d.Refusal()) },
-		protocolPOP3S: func(l net.Listener) net.Listener { return pop3.Wrap(l, "") }, // nothing can be said before the handshake
+		protocolSMTP:    func(l net.Listener) net.Listener { return smtp.Wrap(l, smtpd.Refusal(s.config.Hostname)) },
+		protocolPOP3:    func(l net.Listener) net.Listener { return pop3.Wrap(l, pop3d.Refusal()) },
+		protocolPOP3S:   func(l net.Listener) net.Listener { return pop3.Wrap(l, "") }, // nothing can be said before the handshake
+		protocolMetrics: func(l net.Listener) net.Listener { return l },
 	}
 	for _, p := range ports(s.config) {
 		l, err := listen.Listen(p.address)
@@ -225,6 +227,8 @@ func (s *server) serve(l boundPort) error {
 		err = s.pop3.Serve(l)
 	case protocolPOP3S:
 		err = s.pop3.ServeTLS(l)
+	case protocolMetrics:
+		err = s.http.Serve(l)
 	}
 	if errors.Is(err, smtpd.ErrServerClosed) || errors.Is(err, pop3d.ErrServerClosed) {
 		return nil
@@ -241,6 +245,9 @@ func (s *server) drain() {
 	both.Go(func() error { return s.pop3.Shutdown(ctx) })
 	if err := both.Wait(); err != nil {
 		s.log.Warn("sessions were cut off at the end of the grace period", "error", err)
+	}
+	if s.http != nil {
+		_ = s.http.Shutdown(ctx) // whoever asks now may do without
 	}
 }
 
@@ -261,8 +268,8 @@ func (s *server) reload(load func() (*config.Config, error)) {
 		s.log.Warn("a changed setting needs a restart", "setting", key)
 	}
 	s.level.Set(c.Log.Level)
-	s.smtp.Reconfigure(smtpConfig(c, s.certs, s.users))
-	s.pop3.Reconfigure(pop3Config(c, s.certs))
+	s.smtp.Reconfigure(s.smtpConfig(c))
+	s.pop3.Reconfigure(s.pop3Config(c))
 	s.warnOfCertificates()
 	s.log.Info("reloaded the settings and certificates")
 }
@@ -311,6 +318,7 @@ func restartOnly(old, now *config.Config) []string {
 		{"smtp.listen", !slices.Equal(old.SMTP.Listen, now.SMTP.Listen)},
 		{"pop3.listen", !slices.Equal(old.POP3.Listen, now.POP3.Listen)},
 		{"pop3.listen_tls", !slices.Equal(old.POP3.ListenTLS, now.POP3.ListenTLS)},
+		{"metrics.listen", !slices.Equal(old.Metrics.Listen, now.Metrics.Listen)},
 		{"log.format", old.Log.Format != now.Log.Format},
 		{"auth.argon2_memory, argon2_time or argon2_threads", hashParams(old) != hashParams(now)},
 	} {

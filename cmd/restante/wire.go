@@ -9,6 +9,8 @@ import (
 	"restante/auth"
 	"restante/cmd/restante/internal/certs"
 	"restante/cmd/restante/internal/config"
+	"restante/cmd/restante/internal/listen"
+	"restante/cmd/restante/internal/metrics"
 	"restante/pop3d"
 	"restante/smtpd"
 	"restante/storage"
@@ -128,24 +130,36 @@ type server struct {
 	log       *slog.Logger
 	level     *slog.LevelVar
 	closers   []func() error
+
+	limiters map[string]*listen.Limiter // by protocol
+	metrics  *metrics.Metrics           // nil: nobody asks
+	http     *metrics.Server            // with metrics
 }
 
 // assemble joins the parts.
 func (s *server) assemble() {
 	s.closers = append(s.closers, s.users.Close)
+	if len(s.config.Metrics.Listen) > 0 {
+		s.measure()
+	}
 	smtpLog := s.log.With("protocol", "smtp")
-	s.smtp = smtpd.NewServer(smtpConfig(s.config, s.certs, s.users), recipients{s.users},
+	s.smtp = smtpd.NewServer(s.smtpConfig(s.config), recipients{s.users},
 		deliveries{mail: s.mail, users: s.users, fill: new(fillLevels), log: smtpLog}, smtpLog)
-	s.pop3 = pop3d.NewServer(pop3Config(s.config, s.certs), logins{s.users}, maildrops{s.mail},
+	s.pop3 = pop3d.NewServer(s.pop3Config(s.config), logins{s.users}, maildrops{s.mail},
 		pop3d.SASL{Mechanisms: auth.Mechanisms(), New: auth.NewSASL}, s.log.With("protocol", "pop3"))
 }
 
-func pop3Config(c *config.Config, m *certs.Manager) pop3d.Config {
+func (s *server) pop3Config(c *config.Config) pop3d.Config {
+	var observer pop3d.Observer
+	if s.metrics != nil {
+		observer = metrics.POP3{M: s.metrics}
+	}
 	return pop3d.Config{
 		Hostname:       c.Hostname,
-		TLS:            m.Config(),
+		TLS:            s.certs.Config(),
 		AllowPlaintext: c.Auth.AllowPlaintext.Allows,
 		IdleTimeout:    c.POP3.IdleTimeout,
 		LoginDelay:     c.POP3.LoginDelay,
+		Observer:       observer,
 	}
 }

@@ -24,6 +24,7 @@ type Config struct {
 	TLS      TLS
 	Auth     Auth
 	Log      Log
+	Metrics  Metrics
 
 	origins map[string]string // by key; a default has none
 }
@@ -64,6 +65,11 @@ type Auth struct {
 type Log struct {
 	Level  slog.Level
 	Format string
+}
+
+// Metrics is about what is counted. Listen is "host:port" on the loopback.
+type Metrics struct {
+	Listen []string
 }
 
 // LoadOptions are the sources of settings beside the file. A flag goes before

@@ -32,6 +32,7 @@ func other() map[string]struct{ text, toml, shown string } {
 		"auth.argon2_threads":   {"4", "0x4", "4"},
 		"log.level":             {"DEBUG", `"debug"`, "debug"},
 		"log.format":            {"json", `"json"`, "json"},
+		"metrics.listen":        {"127.0.0.1:9125", `["127.0.0.1:9125"]`, "127.0.0.1:9125"},
 	}
 }
 

@@ -108,6 +108,11 @@ func settings() []setting {
 		help: "How a line of the log looks: text, or json for programs that read logs.",
 		set:  scalar(func(c *Config) *string { return &c.Log.Format }, parseFormat),
 		get:  func(c *Config) []string { return present(c.Log.Format) },
+	}, {
+		key: "metrics.listen", accepts: list, standard: []string{},
+		help: "Where programs of this machine ask how the server is doing, by HTTP, such as [\"127.0.0.1:9125\"]; see \"restante help metrics\". [] is nowhere.",
+		set:  loopback(addresses(func(c *Config) *[]string { return &c.Metrics.Listen })),
+		get:  func(c *Config) []string { return c.Metrics.Listen },
 	}}
 }
 

@@ -206,6 +206,22 @@ func addresses(field func(*Config) *[]string) func(*Config, value) error {
 	}
 }
 
+// loopback takes only addresses that other machines cannot reach.
+func loopback(set func(*Config, value) error) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		if err := set(c, v); err != nil {
+			return err
+		}
+		for _, addr := range v.items {
+			host, _, _ := net.SplitHostPort(addr)
+			if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+				return fmt.Errorf("has %q, which other machines may reach; use 127.0.0.1 or [::1]", addr)
+			}
+		}
+		return nil
+	}
+}
+
 // checkAddress checks an address to listen on.
 func checkAddress(addr string) error {
 	host, port, err := net.SplitHostPort(addr)

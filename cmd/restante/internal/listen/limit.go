@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,7 +47,12 @@ type Limiter struct {
 	byPeer map[netip.Prefix]int // only peers that have a connection
 	logged time.Time            // of the last line about a refusal
 	silent int                  // refusals since without a line
+
+	refused atomic.Int64
 }
+
+// Refused is how many connections were refused so far.
+func (x *Limiter) Refused() int64 { return x.refused.Load() }
 
 // NewLimiter returns a Limiter without connections. Without a log it is silent.
 func NewLimiter(l Limits, log *slog.Logger) *Limiter {
@@ -142,6 +148,7 @@ func (x *Limiter) release(peer netip.Prefix) {
 // note logs a refusal unless one was logged a moment ago: a flood of
 // connections must not become a flood of lines.
 func (x *Limiter) note(remote net.Addr, reason string) {
+	x.refused.Add(1)
 	x.mu.Lock()
 	now := x.now()
 	due := x.logged.IsZero() || now.Sub(x.logged) >= logInterval
