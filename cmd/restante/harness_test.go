@@ -168,9 +168,14 @@ func (s *testServer) start(o serverOptions) {
 			s.t.Fatalf("the server ended:\n%s", log.text())
 		default:
 		}
-		return len(log.find("listening", nil)) == 3
+		return s.listens()
 	})
-	for _, r := range s.log.find("listening", nil) {
+}
+
+// listens tells whether the server listens on its three ports, and notes which.
+func (s *testServer) listens() bool {
+	records := s.log.find("listening", nil)
+	for _, r := range records {
 		address, _ := r["address"].(string)
 		switch r["protocol"] {
 		case "smtp":
@@ -181,6 +186,7 @@ func (s *testServer) start(o serverOptions) {
 			s.pop3s = address
 		}
 	}
+	return len(records) == 3
 }
 
 // stop ends the server by a signal and returns its exit status.
