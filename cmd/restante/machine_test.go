@@ -204,23 +204,28 @@ func (m *machine) start() (status int) {
 	if err != nil || len(command) == 0 {
 		return notLoaded
 	}
+	return m.launch(m.command(uid, command...))
+}
+
+// launch starts a server and waits until it is ready.
+func (m *machine) launch(cmd *exec.Cmd) (status int) {
 	m.server = &testServer{t: m.t, cert: m.path("var/lib/restante/tls/cert.pem")}
-	m.running = m.command(uid, command...)
 	exited, log := make(chan struct{}), &m.server.log
-	stderr, err := m.running.StderrPipe()
-	if err = errors.Join(err, m.running.Start()); err != nil {
+	stderr, err := cmd.StderrPipe()
+	if err = errors.Join(err, cmd.Start()); err != nil {
 		m.t.Error(err)
-		m.running = nil
 		return 1
 	}
-	cmd := m.running
 	go func() {
 		log.follow(stderr)
 		_ = cmd.Wait() // nobody asks for its status
 		close(exited)
 	}()
-	m.exited = exited
-	for end := time.Now().Add(deadline); time.Now().Before(end) && !m.server.listens(); time.Sleep(5 * time.Millisecond) {
+	m.running, m.exited = cmd, exited
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if m.server.listens() {
+			return 0
+		}
 		select {
 		case <-exited:
 			m.t.Logf("the server ended:\n%s", log.text())
@@ -229,7 +234,7 @@ func (m *machine) start() (status int) {
 		default:
 		}
 	}
-	return 0
+	return 1
 }
 
 func (m *machine) stop(sig syscall.Signal) (status int) {
