@@ -125,6 +125,11 @@ func TestContainer(t *testing.T) {
 		t.Errorf("ports %q, want %q", f.ports, want)
 	}
 	static(t, m.path(f.entrypoint[0]))
+	for _, part := range []string{"-f cmd/restante/packaging/Containerfile .", "-v restante:" + f.volume + " ", " exec restante " + f.entrypoint[0] + " ", "user " + fmt.Sprint(uid)} {
+		if text, err := manual.ReadFile("manual/install.md"); err != nil || !strings.Contains(string(text), part) {
+			t.Errorf("the manual does not say %q (%v)", part, err)
+		}
+	}
 
 	run := func(args ...string) *exec.Cmd {
 		cmd := m.command(uid, append(slices.Clone(f.entrypoint), args...)...)

@@ -15,7 +15,7 @@ import (
 // upgraded with mail in place, removed, installed again, purged.
 func TestDebianPackage(t *testing.T) {
 	t.Parallel()
-	packageTest(t, "dpkg", "dpkg-deb", "make", "go", "useradd", "groupadd", "ldd")
+	packageTest(t, "dpkg", "dpkg-deb", "make", "go", "useradd", "groupadd", "ldd", "gzip")
 	one, two := buildPackages(t)
 	m := newMachine(t)
 
