@@ -4,11 +4,12 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTFLAGS ?=
 FUZZTIME   ?= 100000x
 PREFIX     ?= /usr/local
+VERSION    ?=
 ROUNDS     ?= 200
 CRASH      ?= required
 SOAK       ?= 30m
 
-.PHONY: run build install test race lint fuzz bench crash soak clean
+.PHONY: run build install deb test race lint fuzz bench crash soak clean
 
 run: build
 	exec bin/restante demo
@@ -21,6 +22,10 @@ install:
 	@test -x bin/restante || { echo 'run "make build" first' >&2; exit 1; }
 	install -D -m 0755 bin/restante $(DESTDIR)$(PREFIX)/bin/restante
 	install -D -m 0644 cmd/restante/packaging/restante.service $(DESTDIR)/etc/systemd/system/restante.service
+
+# For this machine and those like it. VERSION is for a source without a history.
+deb: build
+	cmd/restante/packaging/deb/build bin/restante '$(VERSION)' bin
 
 test:
 	$(GO) test $(GOTESTFLAGS) ./...

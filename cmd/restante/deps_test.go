@@ -55,10 +55,11 @@ func TestImportsFormAStar(t *testing.T) {
 
 // Libraries that belong to one package only.
 var owned = map[string]string{
-	"github.com/emersion/go-smtp": "restante/smtpd",
-	"modernc.org/sqlite":          "restante/auth",
-	"golang.org/x/crypto/argon2":  "restante/auth",
-	"github.com/spf13/cobra":      "restante/cmd/restante",
+	"github.com/emersion/go-smtp":             "restante/smtpd",
+	"modernc.org/sqlite":                      "restante/auth",
+	"golang.org/x/crypto/argon2":              "restante/auth",
+	"github.com/spf13/cobra":                  "restante/cmd/restante",
+	"github.com/cpuguy83/go-md2man/v2/md2man": "restante/cmd/restante",
 }
 
 func TestLibrariesStayWithTheirOwner(t *testing.T) {

@@ -162,16 +162,20 @@ func (s *testServer) start(o serverOptions) {
 			s.t.Logf("log of the server:\n%s", log.text())
 		}
 	})
-	ports := 3 + strings.Count(o.settings, "[metrics]")
 	eventually(s.t, "the server listens on its ports", func() bool {
 		select {
 		case <-exited:
 			s.t.Fatalf("the server ended:\n%s", log.text())
 		default:
 		}
-		return len(log.find("listening", nil)) == ports
+		return s.listens()
 	})
-	for _, r := range s.log.find("listening", nil) {
+}
+
+// listens tells whether the server listens on its three ports, and notes which.
+func (s *testServer) listens() bool {
+	records := s.log.find("listening", nil)
+	for _, r := range records {
 		address, _ := r["address"].(string)
 		switch r["protocol"] {
 		case "smtp":
@@ -182,6 +186,7 @@ func (s *testServer) start(o serverOptions) {
 			s.pop3s = address
 		}
 	}
+	return len(records) >= 3
 }
 
 // stop ends the server by a signal and returns its exit status.

@@ -122,6 +122,7 @@ Run it:      restante serve`,
 			root.AddCommand(c)
 		}
 	}
+	root.AddCommand(a.manCommand())
 	root.SetHelpCommand(a.helpCommand(root))
 	root.SetHelpCommandGroupID("other")
 	return root
