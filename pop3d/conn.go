@@ -80,6 +80,7 @@ type conn struct {
 	out        *bufio.Writer // nil while nothing waits to be sent
 	armed      bool          // the read deadline of the current line is set
 	tlsVersion string        // "none" in the clear
+	traced     bool          // the dialog is logged
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -105,6 +106,7 @@ func (c *conn) open(implicitTLS bool) {
 	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:8]), "remote", remote.String())
 	c.log.Info("connection opened", "implicit_tls", implicitTLS)
 	c.config.Observer.Opened()
+	c.traced = c.config.Traced != nil && c.config.Traced(remote, "")
 }
 
 func remoteAddr(nc net.Conn) netip.Addr {
@@ -189,7 +191,9 @@ func (c *conn) converse(implicitTLS bool) error {
 		case err != nil:
 			return err
 		default:
+			c.traceLine(line)
 			r = c.handle(line)
+			c.follow()
 		}
 		if c.session.state == update {
 			if err := c.flush(); err != nil {
@@ -227,6 +231,7 @@ func (c *conn) answer(r reply) error {
 		c.out.Reset(c.stream)
 	}
 	err := r.write(c.out)
+	c.traceReply(r)
 	if r.event != nil {
 		c.log.LogAttrs(context.Background(), r.event.level, r.event.text,
 			append(r.event.attrs, slog.String("tls", c.tlsVersion))...)

@@ -50,6 +50,11 @@ type Config struct {
 	MaxFailedLogins int // default 3
 
 	Observer Observer // nil: nobody
+
+	// Traced tells whether the dialog with a client, or with a user (as the client
+	// writes the name, or as the mailbox is called, else ""), is to be in the log line
+	// by line, at its debug level. nil: none.
+	Traced func(client netip.Addr, user string) bool
 }
 
 func (c Config) withDefaults() *Config {

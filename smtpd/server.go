@@ -19,6 +19,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,10 @@ type Config struct {
 	LocalDomain func(ctx context.Context) string
 
 	Observer Observer // nil: nobody
+
+	// Traced tells whether the dialog with a client, or about a user (the name of a
+	// mailbox, else ""), is to be in the log line by line, at its debug level. nil: none.
+	Traced func(client netip.Addr, user string) bool
 }
 
 func (c Config) withDefaults() *Config {

@@ -62,6 +62,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 		return s.refuse(recipientRefused, err, slog.String("to", clip(s.wire.path.String())))
 	}
 	s.envelope.add(r)
+	s.wire.follow(r.Mailboxes)
 	return nil
 }
 
@@ -123,6 +124,7 @@ func (s *session) Data(io.Reader) (err error) {
 	defer s.wire.setReceiving(false)
 	id := newMessageID(began)
 	size, err := s.deliver(id, m)
+	defer func() { s.wire.traceMessage(m.size) }()
 	if m.err != io.EOF {
 		if lost := m.drain(); lost != nil {
 			err = lost

@@ -74,6 +74,7 @@ type wire struct {
 	closing                             bool // nothing is read or answered any more
 	cut                                 bool // we end the connection, and the client may not expect it
 	closed                              bool
+	traced                              bool
 
 	mu        sync.Mutex
 	stopping  bool // the server wants this connection to end
@@ -131,6 +132,7 @@ func (w *wire) next() {
 	case err != nil:
 		w.end(err)
 	case fault.code == 0:
+		w.trace("client", string(line))
 		w.command(string(line))
 	}
 }
@@ -224,6 +226,7 @@ func (w *wire) greet() {
 	}
 	w.log = w.log.With("session", newSessionID(), "remote", remote)
 	w.log.Info("connection opened")
+	w.traced = w.config.Traced != nil && w.config.Traced(w.remote, "")
 	w.config.Observer.Opened()
 	w.put(220, "220 "+w.config.Hostname+" ESMTP ready")
 }
@@ -242,6 +245,7 @@ func (w *wire) put(code int, line string) {
 			code, line = last.code, last.line()
 		}
 	}
+	w.trace("server", line)
 	w.out = append(append(w.out, line...), crlf...)
 	w.cut = code == 421 || w.adrift
 	w.closing = w.cut || code == 221

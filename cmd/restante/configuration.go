@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -121,7 +123,16 @@ func (s *server) smtpConfig(c *config.Config) smtpd.Config {
 		MaxRecipients:  c.SMTP.MaxRecipients,
 		LocalDomain:    firstDomain(s.users),
 		Observer:       observer,
+		Traced:         tracing(c),
 	}
+}
+
+// tracing tells whose dialogs are logged; nil: nobody's.
+func tracing(c *config.Config) func(netip.Addr, string) bool {
+	if c.Log.Level > slog.LevelDebug || c.Log.Trace.Empty() {
+		return nil
+	}
+	return c.Log.Trace.Includes
 }
 
 func hashParams(c *config.Config) auth.HashParams {

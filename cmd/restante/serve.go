@@ -190,6 +190,7 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 	serving.Go(func() error { s.sweep(failed); return nil })
 	serving.Go(func() error { s.watchCertificates(failed); return nil })
 	s.warnOfCertificates()
+	s.warnOfTrace(s.config)
 	s.notify(daemon.SdNotifyReady)
 	for failed.Err() == nil {
 		select {
@@ -271,6 +272,7 @@ func (s *server) reload(load func() (*config.Config, error)) {
 	s.smtp.Reconfigure(s.smtpConfig(c))
 	s.pop3.Reconfigure(s.pop3Config(c))
 	s.warnOfCertificates()
+	s.warnOfTrace(c)
 	s.log.Info("reloaded the settings and certificates")
 }
 
@@ -304,6 +306,17 @@ func (s *server) warnOfCertificates() {
 		for _, warning := range info.Warnings {
 			s.log.Warn(warning)
 		}
+	}
+}
+
+// warnOfTrace says whose dialogs are logged, lest it be forgotten.
+func (s *server) warnOfTrace(c *config.Config) {
+	switch {
+	case c.Log.Trace.Empty():
+	case tracing(c) == nil:
+		s.log.Warn("log.trace is of no effect unless log.level is debug")
+	default:
+		s.log.Warn("dialogs are logged", "of", c.Log.Trace.String())
 	}
 }
 

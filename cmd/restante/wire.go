@@ -161,5 +161,6 @@ func (s *server) pop3Config(c *config.Config) pop3d.Config {
 		IdleTimeout:    c.POP3.IdleTimeout,
 		LoginDelay:     c.POP3.LoginDelay,
 		Observer:       observer,
+		Traced:         tracing(c),
 	}
 }

@@ -65,6 +65,7 @@ type Auth struct {
 type Log struct {
 	Level  slog.Level
 	Format string
+	Trace  Trace
 }
 
 // Metrics is about what is counted. Listen is "host:port" on the loopback.

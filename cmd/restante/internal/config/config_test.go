@@ -32,6 +32,7 @@ func other() map[string]struct{ text, toml, shown string } {
 		"auth.argon2_threads":   {"4", "0x4", "4"},
 		"log.level":             {"DEBUG", `"debug"`, "debug"},
 		"log.format":            {"json", `"json"`, "json"},
+		"log.trace":             {"Alice@Example.org,192.0.2.7", `["alice@example.org", "192.0.2.7"]`, "alice@example.org, 192.0.2.7/32"},
 		"metrics.listen":        {"127.0.0.1:9125", `["127.0.0.1:9125"]`, "127.0.0.1:9125"},
 	}
 }
@@ -185,7 +186,8 @@ func TestTemplate(t *testing.T) {
 			t.Fatalf("%v\n%s", err, doc)
 		}
 		equal := cmp.Comparer(func(a, b Networks) bool { return a.String() == b.String() })
-		if d := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "TLS"), equal); d != "" {
+		same := cmp.Comparer(func(a, b Trace) bool { return a.String() == b.String() })
+		if d := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "TLS"), equal, same); d != "" {
 			t.Error(d)
 		}
 	}

@@ -23,6 +23,8 @@ func problems(t *testing.T, doc string, o LoadOptions) []string {
 func TestProblemsInTheFile(t *testing.T) {
 	for _, test := range []struct{ doc, want string }{
 		{"[smtp]\nlistne = [\":25\"]", `FILE:2: unknown key "smtp.listne"; did you mean "smtp.listen"?`},
+		{"[log]\ntrace = [\"a@\"]", `FILE:2: log.trace has "a@", which is no address of a user`},
+		{"[log]\ntrace = [\"true\"]", `FILE:2: log.trace takes users, addresses and networks only`},
 		{"[metrics]\nlisten = [\":9125\"]", `FILE:2: metrics.listen has ":9125", which other machines may reach; use 127.0.0.1 or [::1]`},
 		{"[metrics]\nlisten = [\"192.0.2.1:9125\"]", `FILE:2: metrics.listen has "192.0.2.1:9125", which other machines may reach; use 127.0.0.1 or [::1]`},
 		{"smtp = { listne = [] }", `FILE:1: unknown key "smtp.listne"; did you mean "smtp.listen"?`},

@@ -109,6 +109,14 @@ func settings() []setting {
 		set:  scalar(func(c *Config) *string { return &c.Log.Format }, parseFormat),
 		get:  func(c *Config) []string { return present(c.Log.Format) },
 	}, {
+		key: "log.trace", accepts: list, standard: []string{},
+		help: "Whose dialogs are in the log line by line, without passwords and mail, while log.level is debug: users, and addresses or networks of clients, such as [\"alice@example.org\", \"192.0.2.7\"].",
+		set: func(c *Config, v value) (err error) {
+			c.Log.Trace, err = ParseTrace(v.items)
+			return err
+		},
+		get: func(c *Config) []string { return c.Log.Trace.items() },
+	}, {
 		key: "metrics.listen", accepts: list, standard: []string{},
 		help: "Where programs of this machine ask how the server is doing, by HTTP, such as [\"127.0.0.1:9125\"]; see \"restante help metrics\". [] is nowhere.",
 		set:  loopback(addresses(func(c *Config) *[]string { return &c.Metrics.Listen })),
