@@ -105,16 +105,12 @@ func (s *session) pass(ctx context.Context, a arguments) reply {
 // auth begins a SASL exchange. Without arguments it lists the mechanisms, as
 // some clients expect from before there was CAPA.
 func (s *session) auth(ctx context.Context, a arguments) reply {
-	if !s.mayLogIn() {
-		return s.needTLS()
-	}
 	mechanism, initial, _ := strings.Cut(strings.TrimRight(string(a.text), " "), " ")
 	if mechanism == "" {
-		var lines strings.Builder
-		for _, m := range s.backend.Mechanisms {
-			lines.WriteString(m + "\r\n")
-		}
-		return listing("mechanisms follow", lines.String())
+		return s.listMechanisms()
+	}
+	if !s.mayLogIn() {
+		return s.needTLS()
 	}
 	d := &dialogue{mechanism: strings.ToUpper(mechanism)}
 	var known bool
@@ -132,6 +128,18 @@ func (s *session) auth(ctx context.Context, a arguments) reply {
 		return s.advance(ctx, []byte{})
 	}
 	return s.respond(ctx, []byte(initial))
+}
+
+// listMechanisms answers AUTH alone. Before TLS there are perhaps none, which is no
+// error: clients such as Outlook ask first and start TLS then.
+func (s *session) listMechanisms() reply {
+	var lines strings.Builder
+	if s.mayLogIn() {
+		for _, m := range s.backend.Mechanisms {
+			lines.WriteString(m + "\r\n")
+		}
+	}
+	return listing("mechanisms follow", lines.String())
 }
 
 // respond takes a response of the client in base64; "*" cancels the exchange.
