@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -52,6 +53,12 @@ func TestDebianPackage(t *testing.T) {
 
 	must(t, os.RemoveAll(m.path("run/systemd")))
 	m.dpkg("-i", two)
+	// As init leaves it where the user was not there yet.
+	data := m.path("var/lib/restante")
+	must(t, os.Chown(data, 0, 0))
+	m.wants(m.dpkg("-i", two), "/var/lib/restante is root's")
+	uid, err := m.uid("restante")
+	must(t, errors.Join(err, os.Chown(data, int(uid), int(uid))))
 	m.systemctl("start restante")
 	all := m.server.fetchAll(t, "alice")
 	if len(all) != 1 {
