@@ -187,6 +187,7 @@ func (s *session) logIn(ctx context.Context, mechanism, name, password string) r
 		return s.rejected(who, err.Error())
 	}
 	if err != nil {
+		s.config.Observer.Login(LoginTrouble)
 		r := trouble("the login cannot be checked now", err, who...)
 		r.next = authorization
 		return r

@@ -12,6 +12,11 @@ const (
 	LoginTrouble Outcome = "trouble" // ours
 )
 
+// Outcomes are all of them.
+func Outcomes() []Outcome {
+	return []Outcome{LoginOK, LoginFailed, LoginInUse, LoginTooSoon, LoginTrouble}
+}
+
 // An Observer is told what happens, to count it. Its methods are called from any
 // goroutine, on the way of the mail.
 type Observer interface {

@@ -12,7 +12,6 @@ import (
 	"restante/auth"
 	"restante/cmd/restante/internal/certs"
 	"restante/cmd/restante/internal/config"
-	"restante/cmd/restante/internal/metrics"
 	"restante/smtpd"
 )
 
@@ -114,7 +113,7 @@ func checkRows(c *config.Config, infos []certs.Info) [][]string {
 func (s *server) smtpConfig(c *config.Config) smtpd.Config {
 	var observer smtpd.Observer
 	if s.metrics != nil {
-		observer = metrics.SMTP{M: s.metrics}
+		observer = smtpCounts{s.metrics}
 	}
 	return smtpd.Config{
 		Hostname:       c.Hostname,

@@ -17,14 +17,16 @@ var allowed = map[string][]string{
 	"restante/storage/internal/stable":       {},
 	"restante/smtpd":                         {},
 	"restante/pop3d":                         {},
-	"restante/cmd/restante/internal/config":  {},
+	"restante/cmd/restante/internal/config":  {"restante/cmd/restante/internal/nearest"},
+	"restante/cmd/restante/internal/nearest": {},
+	"restante/cmd/restante/internal/metrics": {},
 	"restante/cmd/restante/internal/certs":   {},
 	"restante/cmd/restante/internal/listen":  {},
 	"restante/cmd/restante/internal/loadgen": {},
 	"restante/cmd/restante": {
 		"restante/auth", "restante/storage", "restante/smtpd", "restante/pop3d",
 		"restante/cmd/restante/internal/config", "restante/cmd/restante/internal/certs", "restante/cmd/restante/internal/listen",
-		"restante/cmd/restante/internal/loadgen",
+		"restante/cmd/restante/internal/loadgen", "restante/cmd/restante/internal/metrics", "restante/cmd/restante/internal/nearest",
 	},
 }
 

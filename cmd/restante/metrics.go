@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"restante/cmd/restante/internal/metrics"
+	"restante/pop3d"
 )
 
 // measure has what the server does counted, and told to programs of this machine.
@@ -13,8 +14,29 @@ func (s *server) measure() {
 	for protocol, l := range s.limiters {
 		refused[protocol] = l.Refused
 	}
-	s.metrics = metrics.New(s.expiries, refused)
+	var outcomes []string
+	for _, o := range pop3d.Outcomes() {
+		outcomes = append(outcomes, string(o))
+	}
+	s.metrics = metrics.New(outcomes, s.expiries, refused)
 	s.http = metrics.NewServer(s.metrics, s.ready, s.log)
+}
+
+// smtpCounts is the smtpd.Observer that counts.
+type smtpCounts struct{ *metrics.Metrics }
+
+func (c smtpCounts) Opened() { c.Metrics.Opened("smtp") }
+func (c smtpCounts) Closed() { c.Metrics.Closed("smtp") }
+
+// pop3Counts is the pop3d.Observer that counts.
+type pop3Counts struct{ m *metrics.Metrics }
+
+func (c pop3Counts) Opened()               { c.m.Opened("pop3") }
+func (c pop3Counts) Login(o pop3d.Outcome) { c.m.Login(string(o)) }
+
+func (c pop3Counts) Closed(retrieved int, octets int64, removed int) {
+	c.m.Closed("pop3")
+	c.m.Fetched(retrieved, octets, removed)
 }
 
 func (s *server) expiries() (all []metrics.Certificate) {

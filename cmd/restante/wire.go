@@ -152,7 +152,7 @@ func (s *server) assemble() {
 func (s *server) pop3Config(c *config.Config) pop3d.Config {
 	var observer pop3d.Observer
 	if s.metrics != nil {
-		observer = metrics.POP3{M: s.metrics}
+		observer = pop3Counts{s.metrics}
 	}
 	return pop3d.Config{
 		Hostname:       c.Hostname,

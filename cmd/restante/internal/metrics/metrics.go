@@ -7,8 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"restante/pop3d"
 )
 
 // Metrics is what is counted. It is safe for concurrent use.
@@ -35,9 +33,9 @@ type Certificate struct {
 	Expiry time.Time
 }
 
-// New makes metrics that are all zero. certificates tells those in use, and refused
+// New makes metrics that are all zero; logins have these outcomes. certificates tells those in use, and refused
 // the connections refused so far by protocol; both are asked at each scrape.
-func New(certificates func() []Certificate, refused map[string]func() int64) *Metrics {
+func New(outcomes []string, certificates func() []Certificate, refused map[string]func() int64) *Metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -68,8 +66,8 @@ func New(certificates func() []Certificate, refused map[string]func() int64) *Me
 		m.connections.WithLabelValues(protocol)
 		m.open.WithLabelValues(protocol)
 	}
-	for _, outcome := range []pop3d.Outcome{pop3d.LoginOK, pop3d.LoginFailed, pop3d.LoginInUse, pop3d.LoginTooSoon, pop3d.LoginTrouble} {
-		m.logins.WithLabelValues(string(outcome))
+	for _, outcome := range outcomes {
+		m.logins.WithLabelValues(outcome)
 	}
 	return m
 }
