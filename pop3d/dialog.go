@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// shown are the commands whose arguments are in a trace. Those of others may be a
-// password, also where there is no such command: people slip.
+// shown are the commands that are in a trace as they are. Anything else may be a
+// password, also what is no command: people slip, and programs send the response
+// to a mechanism that was refused.
 var shown = map[string]bool{
 	"USER": true, "CAPA": true, "LANG": true, "UTF8": true, "STLS": true, "QUIT": true, "NOOP": true, "RSET": true,
 	"STAT": true, "LIST": true, "UIDL": true, "RETR": true, "TOP": true, "DELE": true,
@@ -34,20 +35,20 @@ func (c *conn) traceLine(line []byte) {
 		c.trace("client", hidden)
 		return
 	}
-	keyword, args, more := strings.Cut(string(line), " ")
+	keyword, args, _ := strings.Cut(string(line), " ")
 	switch name := strings.ToUpper(keyword); {
-	case !more:
-		c.trace("client", keyword)
 	case shown[name]:
-		c.trace("client", keyword+" "+args)
+		c.trace("client", strings.TrimRight(keyword+" "+args, " "))
 	case name == "AUTH":
 		mechanism, _, response := strings.Cut(args, " ")
 		if response {
 			mechanism += " " + hidden
 		}
-		c.trace("client", keyword+" "+mechanism)
-	default:
+		c.trace("client", strings.TrimRight(keyword+" "+mechanism, " "))
+	case name == "PASS":
 		c.trace("client", keyword+" "+hidden)
+	default:
+		c.trace("client", hidden)
 	}
 }
 

@@ -6,14 +6,26 @@ import (
 	"strings"
 )
 
-// trace logs lines of a dialog that is traced. What may be a password is hidden:
-// nobody logs in here, but some try.
-func (w *wire) trace(who, lines string) {
+// traceLine logs a command line of a dialog that is traced. What may be a password
+// is hidden, and that is all that is no command: nobody logs in here, but some try.
+func (w *wire) traceLine(line string) {
 	if !w.traced {
 		return
 	}
-	if fields := strings.Fields(lines); who == "client" && len(fields) > 2 && strings.EqualFold(fields[0], "AUTH") {
-		lines = fields[0] + " " + fields[1] + " (hidden)"
+	verb, _, _ := strings.Cut(line, " ")
+	switch verb = strings.ToUpper(verb); {
+	case verb == "AUTH":
+		line = "AUTH (hidden)"
+	case commands[verb] == nil:
+		line = "(hidden)"
+	}
+	w.trace("client", line)
+}
+
+// trace logs lines of a dialog that is traced.
+func (w *wire) trace(who, lines string) {
+	if !w.traced {
+		return
 	}
 	for line := range strings.Lines(lines) {
 		w.log.LogAttrs(w.server.ctx, slog.LevelDebug, "trace", slog.String("from", who), slog.String("line", clip(strings.TrimRight(line, "\r\n"))))

@@ -86,6 +86,7 @@ func newWire(conn net.Conn, s *Server) *wire {
 	w.fruitful = w.began
 	w.in = newBuffer(w.receive, waiting, &s.buffers)
 	w.log = s.log
+	w.config.Observer.Opened()
 	return w
 }
 
@@ -132,7 +133,7 @@ func (w *wire) next() {
 	case err != nil:
 		w.end(err)
 	case fault.code == 0:
-		w.trace("client", string(line))
+		w.traceLine(string(line))
 		w.command(string(line))
 	}
 }
@@ -227,7 +228,6 @@ func (w *wire) greet() {
 	w.log = w.log.With("session", newSessionID(), "remote", remote)
 	w.log.Info("connection opened")
 	w.traced = w.config.Traced != nil && w.config.Traced(w.remote, "")
-	w.config.Observer.Opened()
 	w.put(220, "220 "+w.config.Hostname+" ESMTP ready")
 }
 

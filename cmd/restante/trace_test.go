@@ -35,6 +35,8 @@ func TestTrace(t *testing.T) {
 	d = s.talk(t, "pop3s")
 	d.want("USER alice@"+testDomain, "+OK")
 	d.want("pas "+testPassword, "-ERR") // a slip
+	d.want("AUTH NONSENSE", "-ERR")
+	d.want(base64.StdEncoding.EncodeToString([]byte(testPassword)), "-ERR")
 	d.want("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00alice@"+testDomain+"\x00"+testPassword)), "+OK")
 	d.want("QUIT", "+OK")
 	d = s.talk(t, "pop3s")
@@ -56,8 +58,8 @@ func TestTrace(t *testing.T) {
 	lines := traced(s)
 	for _, want := range []string{
 		"client: RCPT TO:<alice@example.org>", "server: 250 2.1.5 Recipient OK", "client: DATA",
-		"client: (from here on: alice@example.org)", "client: PASS (hidden)", "client: RETR 1", "client: pas (hidden)",
-		"client: AUTH PLAIN (hidden)", "client: AUTH LOGIN", "server: + (hidden)", "client: (hidden)", "client: QUIT",
+		"client: (from here on: alice@example.org)", "client: PASS (hidden)", "client: RETR 1", "client: (hidden)",
+		"client: AUTH PLAIN (hidden)", "client: AUTH LOGIN", "server: + (hidden)", "client: QUIT",
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("%q is not in the trace", want)
@@ -80,6 +82,7 @@ func TestTraceOfAddress(t *testing.T) {
 		d := s.talk(t, "smtp")
 		d.want("EHLO client.example", "250")
 		d.want("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "5")
+		d.want("AGFsaWNlAHNlY3JldA==", "5")
 		d.want("QUIT", "221")
 		s.log.one(t, "connection closed", nil)
 		lines := traced(s)
@@ -90,10 +93,13 @@ func TestTraceOfAddress(t *testing.T) {
 			s.log.one(t, "log.trace is of no effect unless log.level is debug", nil)
 			continue
 		}
-		for _, want := range []string{"server: 220 localhost ESMTP ready", "client: EHLO client.example", "server: 250-localhost", "client: AUTH PLAIN (hidden)", "client: QUIT"} {
+		for _, want := range []string{"server: 220 localhost ESMTP ready", "client: EHLO client.example", "server: 250-localhost", "client: AUTH (hidden)", "client: (hidden)", "client: QUIT"} {
 			if !slices.Contains(lines, want) {
 				t.Errorf("%q is not in the trace %q", want, lines)
 			}
+		}
+		if strings.Contains(s.log.text(), "AGFsaWNlAHNlY3JldA") {
+			t.Error("a password is in the log")
 		}
 	}
 }

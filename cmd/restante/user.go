@@ -172,7 +172,7 @@ func (r *userRow) look(ctx context.Context, i *installation) error {
 	}
 	r.Messages, r.Octets = info.Messages, info.Octets
 	v, err := i.mail.LastVisit(r.Address)
-	if v != (storage.Visit{}) {
+	if v.At.Unix() >= r.Created.Unix() { // else it was an earlier user of that address
 		r.LastLogin = &visitRow{v.At, v.Protocol, v.Address}
 	}
 	return err

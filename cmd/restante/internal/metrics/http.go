@@ -65,6 +65,7 @@ type readiness struct {
 	mu    sync.Mutex
 	asked time.Time
 	err   error
+	under chan error // the answer of a check that has not come yet
 }
 
 func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -81,16 +82,8 @@ func (r *readiness) check() error {
 	if !r.asked.IsZero() && time.Since(r.asked) < checkEvery {
 		return r.err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- r.ready(ctx) }() // a disk that hangs cannot be interrupted
 	before := r.err
-	select {
-	case r.err = <-done:
-	case <-ctx.Done():
-		r.err = fmt.Errorf("no answer within %v", checkTime)
-	}
+	r.err = r.ask()
 	r.asked = time.Now()
 	switch {
 	case r.err != nil && before == nil:
@@ -99,4 +92,23 @@ func (r *readiness) check() error {
 		r.log.Info("ready again")
 	}
 	return r.err
+}
+
+// ask waits for an answer for so long. A disk that hangs cannot be interrupted, so
+// there is one question at a time.
+func (r *readiness) ask() error {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	defer cancel()
+	if r.under == nil {
+		answer := make(chan error, 1)
+		r.under = answer
+		go func() { answer <- r.ready(ctx) }()
+	}
+	select {
+	case err := <-r.under:
+		r.under = nil
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("no answer within %v", checkTime)
+	}
 }
