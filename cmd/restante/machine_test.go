@@ -237,6 +237,23 @@ func (m *machine) launch(cmd *exec.Cmd) (status int) {
 	return 1
 }
 
+// pid is the process of the server; 0 when none runs.
+func (m *machine) pid() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running == nil {
+		return 0
+	}
+	return m.running.Process.Pid
+}
+
+// current is the server that was started last.
+func (m *machine) current() *testServer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.server
+}
+
 func (m *machine) stop(sig syscall.Signal) (status int) {
 	if m.running == nil {
 		return 0

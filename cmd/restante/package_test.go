@@ -35,7 +35,7 @@ func TestDebianPackage(t *testing.T) {
 	}
 	m.setUp()
 	mail := []byte("Subject: kept\r\n\r\nThis stays.\r\n")
-	m.server.deliver(t, mail, "alice@"+testDomain)
+	m.current().deliver(t, mail, "alice@"+testDomain)
 
 	m.upgrade(two)
 	m.refusesRestart(two)
@@ -60,7 +60,7 @@ func TestDebianPackage(t *testing.T) {
 	uid, err := m.uid("restante")
 	must(t, errors.Join(err, os.Chown(data, int(uid), int(uid))))
 	m.systemctl("start restante")
-	all := m.server.fetchAll(t, "alice")
+	all := m.current().fetchAll(t, "alice")
 	if len(all) != 1 {
 		t.Fatalf("%d messages, not the one", len(all))
 	}
@@ -106,7 +106,7 @@ func (m *machine) installed(version string) {
 			m.t.Errorf("%s: %v\n%.200s", page, err, out)
 		}
 	}
-	if _, err := os.Stat(m.path("etc/restante")); err == nil && m.server == nil {
+	if _, err := os.Stat(m.path("etc/restante")); err == nil && m.current() == nil {
 		m.t.Error("the package brings a configuration, which is for init to write")
 	}
 }
@@ -163,7 +163,7 @@ func (m *machine) setUp() {
 // upgrade expects that the server of the new package takes the place of the old.
 func (m *machine) upgrade(file string) {
 	m.t.Helper()
-	before := m.running.Process.Pid
+	before := m.pid()
 	m.systemctlAsked()
 	m.dpkg("-i", file)
 	m.installed("1.1")
@@ -171,10 +171,10 @@ func (m *machine) upgrade(file string) {
 	if asked := m.systemctlAsked(); !slices.Equal(asked, want) {
 		m.t.Errorf("systemctl was asked %q, want %q", asked, want)
 	}
-	if m.running == nil || m.running.Process.Pid == before {
+	if m.pid() == 0 || m.pid() == before {
 		m.t.Fatal("the server was not restarted")
 	}
-	d := m.server.talk(m.t, "pop3s").logIn("alice")
+	d := m.current().talk(m.t, "pop3s").logIn("alice")
 	d.want("STAT", "+OK 1 ")
 	d.want("QUIT", "+OK")
 }
@@ -184,8 +184,8 @@ func (m *machine) upgrade(file string) {
 func (m *machine) refusesRestart(file string) {
 	m.t.Helper()
 	config := m.path("etc/restante/restante.toml")
-	before := m.running.Process.Pid
-	d := m.server.talk(m.t, "pop3s").logIn("alice")
+	before := m.pid()
+	d := m.current().talk(m.t, "pop3s").logIn("alice")
 	for problem, text := range map[string]string{
 		"smtp.lissen":                strings.Replace(machineConfig, "listen", "lissen", 1),
 		"none.pem":                   machineConfig + certificateSetting("/etc/none.pem", "/etc/none.key"),
@@ -193,7 +193,7 @@ func (m *machine) refusesRestart(file string) {
 	} {
 		must(m.t, os.WriteFile(config, []byte(text), 0o644))
 		m.wants(m.dpkg("-i", file), "the check of the configuration failed", problem, "the server of before keeps running")
-		if m.running == nil || m.running.Process.Pid != before {
+		if m.pid() != before {
 			m.t.Fatalf("%s: the server of before does not run", problem)
 		}
 	}
@@ -204,7 +204,7 @@ func (m *machine) refusesRestart(file string) {
 	d.want("QUIT", "+OK")
 	must(m.t, os.WriteFile(config, []byte(machineConfig), 0o644))
 	m.dpkg("-i", file)
-	if m.running == nil || m.running.Process.Pid == before {
+	if m.pid() == 0 || m.pid() == before {
 		m.t.Fatal("the server was not restarted")
 	}
 }
@@ -212,7 +212,7 @@ func (m *machine) refusesRestart(file string) {
 // removed expects that everything is gone but what is the owner's.
 func (m *machine) removed(mail []string) {
 	m.t.Helper()
-	if m.running != nil {
+	if m.pid() != 0 {
 		m.t.Error("the server runs without its program")
 	}
 	found, err := exec.Command("find", m.path("usr"), m.path("etc/systemd"), "-path", "*restante*").Output()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"restante/auth"
 	"restante/storage"
@@ -385,10 +386,13 @@ func (a *app) importUsers(ctx context.Context, i *installation, entries []auth.I
 	if err := i.users.ImportUsers(ctx, entries); err != nil {
 		return err
 	}
+	var making errgroup.Group
+	making.SetLimit(deliverers)
 	for _, e := range entries {
-		if err := i.mail.CreateMailbox(ctx, e.Address); err != nil {
-			return err
-		}
+		making.Go(func() error { return i.mail.CreateMailbox(ctx, e.Address) })
+	}
+	if err := making.Wait(); err != nil {
+		return err
 	}
 	fmt.Fprintf(a.stdout, "imported %s\n", plural(len(entries), "user"))
 	return nil
