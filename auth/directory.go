@@ -68,7 +68,7 @@ type Directory struct {
 	decoyKey  []byte
 	versions  *versions
 	resolved  answers[Address, []string] // mailboxes of recipients
-	quotas    answers[Address, int64]
+	quotas    answers[string, int64]     // by the name of the mailbox
 
 	lookup, expand, login, alive, first, quota *sql.Stmt
 }

@@ -13,23 +13,23 @@ SELECT coalesce(u.quota, d.quota)
 FROM domains d JOIN addresses a ON a.domain = d.id JOIN users u ON u.id = a.id
 WHERE d.name = $1 AND a.local = $2`
 
-// Quota is what may be in a mailbox, in octets; 0 is no limit. A mailbox that no
-// user has is without one.
+// Quota is what may be in a mailbox, by its canonical name, in octets; 0 is no
+// limit. A mailbox that no user has is without one.
 func (d *Directory) Quota(ctx context.Context, mailbox string) (int64, error) {
+	present := d.versions.now()
+	if quota, ok := d.quotas.get(present, mailbox); ok {
+		return quota, nil
+	}
 	a, err := ParseAddress(mailbox)
 	if err != nil {
 		return 0, err
-	}
-	present := d.versions.now()
-	if quota, ok := d.quotas.get(present, a); ok {
-		return quota, nil
 	}
 	var quota int64
 	err = d.quota.QueryRowContext(calm(ctx), a.Domain, a.Local).Scan(&quota)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("look up a quota: %w", explain(err))
 	}
-	d.quotas.put(present, a, quota)
+	d.quotas.put(present, mailbox, quota)
 	return quota, nil
 }
 

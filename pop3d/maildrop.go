@@ -25,7 +25,7 @@ type Mailstore interface {
 	Open(ctx context.Context, mailbox string) (Maildrop, error)
 }
 
-// Visit is when a user logged in, how, and from where.
+// Visit is when a user logged in, to the minute, how, and from where.
 type Visit struct {
 	At       time.Time
 	Protocol string // "POP3" or "POP3+TLS"
@@ -50,7 +50,8 @@ type Maildrop interface {
 	// Remove removes the messages for good and reports how many are gone,
 	// those that vanished before included. It removes no other message.
 	Remove(ctx context.Context, indexes []int) (removed int, err error)
-	// Sign leaves a note of this session for the owner of the server.
+	// Sign leaves a note of this session for the owner of the server. Not every session
+	// is signed when there are many.
 	Sign(Visit) error
 	// Close releases the lock. It removes nothing.
 	Close() error

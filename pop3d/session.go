@@ -235,7 +235,9 @@ func (s *session) sign(now time.Time) {
 	if s.remote.IsValid() {
 		v.Address = s.remote.WithZone("").String()
 	}
-	_ = s.drop.Sign(v)
+	if s.backend.visits.worthSigning(s.login.Mailbox, v) {
+		_ = s.drop.Sign(v)
+	}
 }
 
 // later refuses the login of a proven user for now.

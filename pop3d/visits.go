@@ -9,6 +9,10 @@ const (
 	// loginBurst is how many logins in a row may come sooner than the login delay
 	// says: mail programs like to log in again at once after a lost connection.
 	loginBurst = 5
+	// signEvery is how old a signed visit may be that another like it leaves alone.
+	signEvery = time.Minute
+	// maxSigned is how many mailboxes are remembered for that.
+	maxSigned = 16384
 	// manyVisits is how many mailboxes are remembered before it is worth to look
 	// for those that may log in again as they like.
 	manyVisits = 1024
@@ -19,6 +23,7 @@ const (
 type visits struct {
 	mu    sync.Mutex
 	began map[string]time.Time // of the session that has the mailbox
+	last  map[string]Visit     // that was signed
 	due   map[string]time.Time // when a mailbox could have had all its logins a delay apart
 	sweep int                  // so many are remembered at most before those of no use are dropped
 }
@@ -47,6 +52,23 @@ func (v *visits) lasted(mailbox string, now time.Time) (time.Duration, bool) {
 	defer v.mu.Unlock()
 	began, ok := v.began[mailbox]
 	return now.Sub(began), ok
+}
+
+// worthSigning reports whether a visit tells more than the last one that was
+// signed, and counts it as signed: programs that log in all the time need not have
+// it written each time.
+func (v *visits) worthSigning(mailbox string, visit Visit) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	last, known := v.last[mailbox]
+	if known && last.Protocol == visit.Protocol && last.Address == visit.Address && visit.At.Sub(last.At) < signEvery {
+		return false
+	}
+	if v.last == nil || len(v.last) >= maxSigned {
+		v.last = make(map[string]Visit)
+	}
+	v.last[mailbox] = visit
+	return true
 }
 
 // admit counts a login, and reports for how long it is too early. A login that is

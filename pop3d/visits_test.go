@@ -142,3 +142,26 @@ func TestSign(t *testing.T) {
 		mail.visits = nil
 	}
 }
+
+func TestWorthSigning(t *testing.T) {
+	var v visits
+	now := time.Now()
+	for i, c := range []struct {
+		mailbox, address string
+		after            time.Duration
+		want             bool
+	}{
+		{"a", "1", 0, true}, {"a", "1", time.Second, false}, {"a", "2", 2 * time.Second, true}, {"b", "1", 2 * time.Second, true},
+		{"a", "2", 61 * time.Second, false}, {"a", "2", 62 * time.Second, true}, {"a", "2", 121 * time.Second, false},
+	} {
+		if got := v.worthSigning(c.mailbox, Visit{At: now.Add(c.after), Address: c.address}); got != c.want {
+			t.Errorf("step %d: %t", i, got)
+		}
+	}
+	for i := range 2 * maxSigned {
+		v.worthSigning(fmt.Sprint(i), Visit{})
+	}
+	if len(v.last) > maxSigned {
+		t.Errorf("%d are remembered", len(v.last))
+	}
+}
