@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -83,6 +85,29 @@ func (d *shortDisk) resize(t *testing.T, octets int64) {
 	}
 }
 
+// growDirectories has the directories of mail take their blocks before the disk
+// fails: one that the file system cannot write is damage to the file system ("structure
+// needs cleaning"), which is for fsck, and not what is tested here.
+func (v *victim) growDirectories() {
+	v.t.Helper()
+	dirs := []string{filepath.Join(v.data, "mail", ".tmp")}
+	for _, user := range victims {
+		dirs = append(dirs, filepath.Join(v.maildir(user), "new"))
+	}
+	for _, dir := range dirs {
+		var names []string
+		for i := range 500 {
+			names = append(names, filepath.Join(dir, fmt.Sprintf(".%0200d", i)))
+			writeFile(v.t, names[i], nil)
+		}
+		for _, name := range names {
+			if err := os.Remove(name); err != nil {
+				v.t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestFaultWriteErrors: the disk fails under a journal that has room for a while.
 // What the kernel could not write back is written anew from the journal.
 func TestFaultWriteErrors(t *testing.T) {
@@ -92,6 +117,7 @@ func TestFaultWriteErrors(t *testing.T) {
 	v.accepts(4000, "alice", "bob")
 	v.accepts(300<<10, "alice", "carol")
 	v.keeps(1000, victims...)
+	v.growDirectories()
 	disk.shorten(t)
 	v.accepts(60000, "alice", "bob")
 	v.refuses(300<<10, "451 4.3.0", "alice", "bob")
