@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -116,6 +117,19 @@ func TestMetrics(t *testing.T) {
 		t.Error("no certificate is told of")
 	}
 	documented(t, got)
+}
+
+// TestMetricsStop: with metrics too a server that is told to stop ends well, while
+// somebody keeps a connection to ask again.
+func TestMetricsStop(t *testing.T) {
+	s, get := watched(t)
+	if code, text := get("/readyz"); code != http.StatusOK {
+		t.Fatalf("readyz: %d %s", code, text)
+	}
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("the exit status is %d", code)
+	}
+	s.log.one(t, "stopped", nil)
 }
 
 // documented: each metric is in the manual, and nothing else.

@@ -44,6 +44,8 @@ func TestProblemsInTheFile(t *testing.T) {
 		{"smtp.max_recipients = 2020-01-01", `FILE:1: smtp.max_recipients must be a whole number, not a date or time`},
 		{"auth.allow_plaintext = \"yes\"", `FILE:1: auth.allow_plaintext must be true or false, or a list`},
 		{"log.level = \"info\"\nlog.level = \"warn\"", `FILE:2: key level is already defined`},
+		{"data_dir = \"/srv/mail \"", `FILE:1: data_dir must not end with a space: "/srv/mail "`},
+		{"data_dir = \"/srv/mail\u00a0\"", `FILE:1: data_dir must not end with a space`},
 		{"a = 1\nb = \n", `FILE:2: unexpected character`},
 		{"[[tls.certificates]]\ncertificate = \"a\"", `FILE:1: tls.certificates needs key, the name of a file`},
 		{"[[tls.certificates]]\nkye = \"a\"\ncertificate = \"b\"\nkey = \"c\"", `FILE:2: unknown key "tls.certificates.kye"; did you mean "tls.certificates.key"?`},

@@ -172,6 +172,10 @@ func setDataDir(c *Config, v value) error {
 	if err != nil {
 		return fmt.Errorf("cannot be found: %w", err)
 	}
+	// An environment variable could not say it: there, spaces at the ends count for nothing.
+	if strings.TrimSpace(dir) != dir {
+		return fmt.Errorf("must not end with a space: %q", dir)
+	}
 	c.DataDir = dir
 	return nil
 }

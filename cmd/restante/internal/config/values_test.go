@@ -63,6 +63,7 @@ func TestNetworks(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(string(Template("mail.example.org", "/var/lib/restante")))
 	f.Add(uncomment(string(Template("mail.example.org", "/var/lib/restante"))))
+	f.Add("data_dir = \"/srv/mail \"")
 	f.Add("smtp = { listen = [\":25\"], a.b = {} }\n[[tls.certificates]]\nkey = 1\n[[x.y]]\n[x.z]\na = [[{b = []}]]")
 	f.Fuzz(func(t *testing.T, doc string) {
 		c := Default()

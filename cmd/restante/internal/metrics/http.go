@@ -44,13 +44,8 @@ func NewServer(m *Metrics, ready func(context.Context) error, log *slog.Logger) 
 	}}
 }
 
-// Serve answers on l until Shutdown.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
+// Serve answers on l until Shutdown, and returns http.ErrServerClosed then.
+func (s *Server) Serve(l net.Listener) error { return s.http.Serve(l) }
 
 // Shutdown ends Serve, when the answers under way are given or ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
