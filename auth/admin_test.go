@@ -259,13 +259,13 @@ func TestClosed(t *testing.T) {
 	ctx := context.Background()
 	d := hosting(t, "example.org")
 	addUsers(t, d, "alice@example.org")
-	account, err := d.Authenticate(ctx, "alice@example.org", "secret of alice@example.org")
+	account, err := d.Authenticate(ctx, as("alice@example.org", "secret of alice@example.org"))
 	must(t, err)
 	must(t, d.Close())
 	if _, err := d.Resolve(ctx, "alice", "example.org"); err == nil || errors.Is(err, ErrNoSuchUser) || errors.Is(err, ErrNotHosted) {
 		t.Errorf("resolve: %v", err)
 	}
-	if _, err := d.Authenticate(ctx, "alice@example.org", "x"); err == nil || errors.Is(err, ErrBadCredentials) {
+	if _, err := d.Authenticate(ctx, as("alice@example.org", "x")); err == nil || errors.Is(err, ErrBadCredentials) {
 		t.Errorf("authenticate: %v", err)
 	}
 	if account.Alive(ctx) {

@@ -71,7 +71,7 @@ func contend(path, name string, n int) error {
 		alias := d.AddAlias(ctx, "all@example.org", []string{own})
 		_, remove := d.RemoveUser(ctx, "common@example.org")
 		_, resolve := d.Resolve(ctx, "all", "example.org")
-		_, login := d.Authenticate(ctx, own, "secret")
+		_, login := d.Authenticate(ctx, as(own, "secret"))
 		err := errors.Join(add, losing(common), losing(domain), alias, losing(remove), resolve, login)
 		if err != nil {
 			return fmt.Errorf("%s, round %d: %w", name, i, err)
@@ -199,7 +199,7 @@ func TestChangeByAnotherProcess(t *testing.T) {
 	must(t, d.AddDomain(ctx, "example.org", ""))
 	addUsers(t, d, "alice@example.org")
 	const password = "secret of alice@example.org"
-	account, err := d.Authenticate(ctx, "alice@example.org", password)
+	account, err := d.Authenticate(ctx, as("alice@example.org", password))
 	must(t, err)
 
 	c := start(t, "disable", path, "alice@example.org")
@@ -225,7 +225,7 @@ func TestChangeByAnotherProcess(t *testing.T) {
 	}
 	_, err = d.Resolve(ctx, "alice", "example.org")
 	wantErr(t, "resolve", err, ErrDisabled)
-	_, err = d.Authenticate(ctx, "alice@example.org", password)
+	_, err = d.Authenticate(ctx, as("alice@example.org", password))
 	wantErr(t, "log in", err, ErrBadCredentials)
 	must(t, c.Wait())
 }
@@ -242,7 +242,7 @@ func TestLockHeld(t *testing.T) {
 	if _, err := d.Resolve(ctx, "alice", "example.org"); err != nil {
 		t.Errorf("resolve beside a change: %v", err)
 	}
-	if _, err := d.Authenticate(ctx, "alice@example.org", "secret of alice@example.org"); err != nil {
+	if _, err := d.Authenticate(ctx, as("alice@example.org", "secret of alice@example.org")); err != nil {
 		t.Errorf("log in beside a change: %v", err)
 	}
 	d.db.SetMaxOpenConns(2)                       // the other one holds the wal-index

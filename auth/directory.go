@@ -31,6 +31,16 @@
 // has passed without a login or anything about the account has changed, as it
 // is part of the proof; and without a query while nothing in the directory has.
 // Only logins that succeed become faster.
+//
+// Failures are counted, and who has too many is refused before anything is
+// hashed; see the package throttle. To a client that is a failure as any other.
+//
+// # Other passwords
+//
+// An app password is generated, has 80 random bits and is kept as an HMAC, so that
+// a user with many of them costs no more to log in. When a password is changed, the
+// new one is hashed with the salt of the old, whose hash is kept: one computation
+// tells whether a client has the new one, the old one, or guesses.
 package auth
 
 import (
@@ -41,6 +51,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -48,6 +59,8 @@ import (
 
 	"modernc.org/sqlite" // driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"restante/auth/internal/throttle"
 )
 
 // Options of a Directory. The zero value is good.
@@ -55,6 +68,14 @@ type Options struct {
 	Hash      HashParams
 	Separator string       // between user and detail in a local part; "" is "+"
 	Log       *slog.Logger // nil: discard
+
+	// FailureDelay is the least time that a failed login takes. It grows up to eightfold
+	// with the failures of the client's address. 0: none.
+	FailureDelay time.Duration
+	// ThrottleFile keeps who has failed to log in over restarts. "": nothing does.
+	ThrottleFile string
+	// Exempt tells which clients are never refused for their address; nil: none.
+	Exempt func(netip.Addr) bool
 }
 
 // Directory is an open directory. Its methods may be called concurrently.
@@ -66,11 +87,18 @@ type Directory struct {
 	hasher    *hasher
 	proofs    *proofs
 	decoyKey  []byte
+	appKey    []byte
+	wrongKey  []byte
 	versions  *versions
 	resolved  answers[Address, []string] // mailboxes of recipients
 	quotas    answers[string, int64]     // by the name of the mailbox
 
-	lookup, expand, login, alive, first, quota *sql.Stmt
+	throttle     *throttle.Throttle
+	throttleFile string
+	failureDelay time.Duration
+	uses         uses
+
+	lookup, expand, login, alive, first, quota, app *sql.Stmt
 }
 
 // Open opens the directory in the file path and creates it, with mode 0600,
@@ -106,6 +134,8 @@ func Open(ctx context.Context, path string, o Options) (*Directory, error) {
 	d := &Directory{
 		db: db, separator: o.Separator, log: o.Log, now: time.Now,
 		hasher: newHasher(params), proofs: &proofs{key: key, entries: make(map[Address]proof)},
+		throttle: throttle.New(maxThrottled, o.Exempt), throttleFile: o.ThrottleFile, failureDelay: o.FailureDelay,
+		uses: uses{app: make(map[int64]Use), stale: make(map[int64]Use), written: make(map[int64]Use)},
 	}
 	if err := d.prepare(ctx); err != nil {
 		db.Close()
@@ -115,6 +145,7 @@ func Open(ctx context.Context, path string, o Options) (*Directory, error) {
 		d.versions = new(versions)
 		d.log.WarnContext(ctx, "changes of the directory cannot be told, every question reads it", "error", err)
 	}
+	d.loadThrottle(ctx)
 	return d, nil
 }
 
@@ -125,17 +156,26 @@ func (d *Directory) prepare(ctx context.Context) error {
 	}
 	for text, stmt := range map[string]**sql.Stmt{
 		lookupSQL: &d.lookup, expandSQL: &d.expand, loginSQL: &d.login, aliveSQL: &d.alive, firstSQL: &d.first, quotaSQL: &d.quota,
+		appPasswordSQL: &d.app,
 	} {
 		var err error
 		if *stmt, err = d.db.PrepareContext(ctx, text); err != nil {
 			return explain(err)
 		}
 	}
-	return explain(d.db.QueryRowContext(ctx, `SELECT value FROM secrets WHERE name = 'decoy'`).Scan(&d.decoyKey))
+	for name, key := range map[string]*[]byte{"decoy": &d.decoyKey, "app": &d.appKey, "wrong": &d.wrongKey} {
+		if err := d.db.QueryRowContext(ctx, `SELECT value FROM secrets WHERE name = $1`, name).Scan(key); err != nil {
+			return explain(err)
+		}
+	}
+	return nil
 }
 
 // Close releases the directory. Calls that run get an error.
-func (d *Directory) Close() error { return errors.Join(d.versions.close(), d.db.Close()) }
+func (d *Directory) Close() error {
+	d.finishUses()
+	return errors.Join(d.versions.close(), d.db.Close())
+}
 
 // ensure sees to it that the file exists and is for its owner only; SQLite
 // gives the files that it makes beside it the same mode. The file itself is not

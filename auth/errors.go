@@ -30,6 +30,9 @@ var (
 	// ErrBadCredentials: whatever a client may get wrong when it logs in. The
 	// text of a wrapping error has the reason, for the log only.
 	ErrBadCredentials = errors.New("bad credentials")
+	// ErrThrottled: too many logins have failed; the password was not looked at. It
+	// is an ErrBadCredentials.
+	ErrThrottled = fmt.Errorf("%w: refused unseen", ErrBadCredentials)
 )
 
 // failure is an error with a text for people and a kind for errors.Is.

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/argon2"
+
+	"restante/auth/internal/foreign"
 )
 
 // Bounds of what a hash may cost, for stored ones and for new ones.
@@ -75,13 +77,43 @@ type credential struct {
 	memory, time uint32
 	threads      uint8
 	salt, key    []byte
+
+	previous []byte        // key of the password before, with the same salt and costs; nil: unknown
+	foreign  *foreign.Hash // of another system; the rest is empty then
+}
+
+// parseCredential reads what is stored of a password: an argon2id hash, or one of
+// another system.
+func parseCredential(s string) (credential, error) {
+	if s, ok := ownForm(s); ok {
+		return parsePHC(s)
+	}
+	h, err := foreign.Parse(s)
+	if err != nil {
+		return credential{}, err
+	}
+	return credential{foreign: &h}, nil
+}
+
+// ownForm is an argon2id hash without the name that Dovecot gives it; false: it
+// is none.
+func ownForm(s string) (string, bool) {
+	const scheme = "{ARGON2ID}"
+	if len(s) > len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {
+		return s[len(scheme):], true
+	}
+	return s, strings.HasPrefix(s, "$argon2id$")
 }
 
 // phcBase64 takes one text for one value: bits left over must be zero.
 var phcBase64 = base64.RawStdEncoding.Strict()
 
-// String is the PHC string format: $argon2id$v=19$m=19456,t=2,p=1$salt$key.
+// String is the PHC string format: $argon2id$v=19$m=19456,t=2,p=1$salt$key, or the
+// hash of another system.
 func (c credential) String() string {
+	if c.foreign != nil {
+		return c.foreign.String()
+	}
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.memory, c.time, c.threads,
 		phcBase64.EncodeToString(c.salt), phcBase64.EncodeToString(c.key))
 }
@@ -149,21 +181,44 @@ func newHasher(p HashParams) *hasher {
 	return &hasher{params: p, slots: make(chan struct{}, p.Parallel), derive: argon2.IDKey}
 }
 
-// key hashes the password as c says. It waits for its turn until ctx ends.
-func (h *hasher) key(ctx context.Context, c credential, password string) ([]byte, error) {
+// turn waits for the turn to hash until ctx ends.
+func (h *hasher) turn(ctx context.Context) (done func(), err error) {
 	select {
 	case h.slots <- struct{}{}:
+		return func() { <-h.slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-h.slots }()
+}
+
+// key hashes the password as c says.
+func (h *hasher) key(ctx context.Context, c credential, password string) ([]byte, error) {
+	done, err := h.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	return h.derive([]byte(password), c.salt, c.time, c.memory, c.threads, uint32(len(c.key))), nil
 }
 
-// matches hashes the password and compares it to c in constant time.
-func (h *hasher) matches(ctx context.Context, c credential, password string) (bool, error) {
+// matches hashes the password and compares it to c in constant time: whether it is
+// the password, or the one before.
+func (h *hasher) matches(ctx context.Context, c credential, password string) (now, before bool, err error) {
+	if c.foreign != nil {
+		done, err := h.turn(ctx)
+		if err != nil {
+			return false, false, err
+		}
+		defer done()
+		return c.foreign.Matches(password), false, nil
+	}
 	key, err := h.key(ctx, c, password)
-	return err == nil && subtle.ConstantTimeCompare(key, c.key) == 1, err
+	if err != nil {
+		return false, false, err
+	}
+	now = subtle.ConstantTimeCompare(key, c.key) == 1
+	before = subtle.ConstantTimeCompare(key, c.previous) == 1
+	return now, before && !now, nil
 }
 
 // blank is a credential with the configured costs that no password has.
@@ -185,7 +240,30 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	return c.String(), nil
 }
 
-// outdated reports that c costs an attacker less than a new hash would.
+// hashAfter makes the credential of a password that follows another one, with the
+// same salt if that was hashed at the present costs; then previous is the key of
+// the other.
+func (h *hasher) hashAfter(ctx context.Context, old credential, password string) (stored string, previous []byte, err error) {
+	c := h.blank()
+	if old.foreign != nil || old.memory != c.memory || old.time != c.time || old.threads != c.threads || len(old.key) != len(c.key) {
+		stored, err = h.hash(ctx, password)
+		return stored, nil, err
+	}
+	c.salt = old.salt
+	if c.key, err = h.key(ctx, c, password); err != nil {
+		return "", nil, err
+	}
+	if subtle.ConstantTimeCompare(c.key, old.key) == 1 {
+		return c.String(), old.previous, nil // the same again
+	}
+	return c.String(), old.key, nil
+}
+
+// outdated reports that c costs an attacker less than a new hash would, or is of
+// another system.
 func (h *hasher) outdated(c credential) bool {
+	if c.foreign != nil {
+		return true
+	}
 	return c.memory < h.params.Memory || uint64(c.memory)*uint64(c.time) < uint64(h.params.Memory)*uint64(h.params.Time)
 }

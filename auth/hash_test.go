@@ -91,10 +91,10 @@ func TestForeignHash(t *testing.T) {
 	must(t, err)
 	_, err = d.AddUser(context.Background(), "alice@example.org", s)
 	must(t, err)
-	if _, err := d.Authenticate(context.Background(), "alice@example.org", "password"); err != nil {
+	if _, err := d.Authenticate(context.Background(), as("alice@example.org", "password")); err != nil {
 		t.Errorf("right password: %v", err)
 	}
-	_, err = d.Authenticate(context.Background(), "alice@example.org", "Password")
+	_, err = d.Authenticate(context.Background(), as("alice@example.org", "Password"))
 	wantErr(t, "wrong password", err, ErrBadCredentials)
 }
 

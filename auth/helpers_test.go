@@ -68,3 +68,6 @@ func addAlias(t testing.TB, d *Directory, alias string, targets ...string) {
 	t.Helper()
 	must(t, d.AddAlias(context.Background(), alias, targets))
 }
+
+// as are the credentials of a client of which nothing is known.
+func as(user, password string) Credentials { return Credentials{User: user, Password: password} }

@@ -32,8 +32,8 @@ func (e *ImportError) Error() string { return fmt.Sprintf("line %d: %v", e.Line,
 func (e *ImportError) Unwrap() error { return e.Err }
 
 // ParseImport reads one user a line, address:secret. The secret is {PLAIN} and
-// a password, up to the end of the line with its spaces, or an argon2id hash in
-// PHC string format. Blank lines and lines that begin with # are skipped. The
+// a password, up to the end of the line with its spaces, or a hash as HashSecret
+// takes it. Blank lines and lines that begin with # are skipped. The
 // error joins an *ImportError for each bad line, none of which shows a secret.
 func ParseImport(r io.Reader) ([]ImportEntry, error) {
 	var entries []ImportEntry
@@ -77,19 +77,20 @@ func ParseImport(r io.Reader) ([]ImportEntry, error) {
 func parseImportLine(text string) (ImportEntry, error) {
 	address, secret, ok := strings.Cut(text, ":")
 	if !ok {
-		return ImportEntry{}, errors.New("it has no colon; write address:{PLAIN}password, or an argon2id hash after the colon")
+		return ImportEntry{}, errors.New("it has no colon; write address:{PLAIN}password, or a hash after the colon")
 	}
 	a, err := ParseUser(strings.TrimSpace(address))
 	if err != nil {
 		return ImportEntry{}, err
 	}
 	e := ImportEntry{Address: a.String()}
-	if password, ok := strings.CutPrefix(secret, "{PLAIN}"); ok {
-		e.Secret, err = PlainSecret(password)
-	} else if hash := strings.TrimSpace(secret); strings.HasPrefix(hash, "$") {
-		e.Secret, err = HashSecret(hash)
+	if secret = strings.TrimLeft(secret, " \t"); strings.HasPrefix(secret, "$") || strings.HasPrefix(secret, "{") {
+		if _, plain := plainScheme(secret); !plain {
+			secret = strings.TrimRight(secret, " \t")
+		}
+		e.Secret, err = HashSecret(secret)
 	} else {
-		err = failuref(ErrBadSecret, "what follows the colon is neither {PLAIN} and a password nor an argon2id hash ($argon2id$...)")
+		err = failuref(ErrBadSecret, "what follows the colon is neither {PLAIN} and a password nor a hash, which begins with $ or {")
 	}
 	return e, err
 }

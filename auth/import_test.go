@@ -138,7 +138,7 @@ func TestImportUsers(t *testing.T) {
 
 	must(t, d.ImportUsers(ctx, parse("bob@example.org:{PLAIN}b", "carol@example.com:"+mustHash(t, d, "c"))))
 	for addr, password := range map[string]string{"bob@example.org": "b", "carol@example.com": "c"} {
-		if _, err := d.Authenticate(ctx, addr, password); err != nil {
+		if _, err := d.Authenticate(ctx, as(addr, password)); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}

@@ -8,7 +8,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"strings"
+	"time"
+
+	"restante/auth/internal/throttle"
 )
 
 // The reasons why a login failed, for the log.
@@ -16,38 +21,56 @@ var (
 	errMalformedName = fmt.Errorf("%w: the user name is no address", ErrBadCredentials)
 	errUnknownUser   = fmt.Errorf("%w: no such user", ErrBadCredentials)
 	errBadPassword   = fmt.Errorf("%w: wrong password", ErrBadCredentials)
+	errOldPassword   = fmt.Errorf("%w: the password before the last change", ErrBadCredentials)
+	errAppOnly       = fmt.Errorf("%w: only app passwords are taken for this user", ErrBadCredentials)
 	errDisabledUser  = fmt.Errorf("%w: user disabled", ErrBadCredentials)
 )
+
+// maxDelayed bounds how much longer a login takes for the failures before it: it
+// doubles this many times.
+const maxDelayed = 3
 
 // loginSQL gives the account, or else the one whose costs the name borrows:
 // the first at or after a place that the caller picks. Both are looked up in
 // either case.
 const loginSQL = `
-SELECT u.id, u.stamp, u.enabled, u.credential, 1 AS found
+SELECT u.id, u.stamp, u.enabled, u.app_only, u.credential, u.previous, 1 AS found
 FROM domains d JOIN addresses a ON a.domain = d.id AND a.local = $2 JOIN users u ON u.id = a.id
 WHERE d.name = $1
 UNION ALL
-SELECT id, stamp, 0, credential, 0
+SELECT id, stamp, 0, 0, credential, NULL, 0
 FROM (SELECT * FROM users WHERE id >= $3 % (SELECT max(id) + 1 FROM users) ORDER BY id LIMIT 1)
 ORDER BY found DESC LIMIT 1`
 
-const aliveSQL = `SELECT 1 FROM users WHERE id = $1 AND stamp = $2 AND enabled = 1`
+const aliveSQL = `
+SELECT 1 FROM users
+WHERE id = $1 AND stamp = $2 AND enabled = 1
+	AND ($3 = 0 OR EXISTS (SELECT 1 FROM app_passwords WHERE id = $3 AND user = $1))`
+
+// Credentials are what a client presents.
+type Credentials struct {
+	User, Password string
+
+	Client   netip.Addr // whose failures are counted; invalid: not known
+	Protocol string     // for what is noted of the login
+}
 
 // Account is the outcome of a login. It is for one goroutine at a time.
 type Account struct {
-	Mailbox string // canonical name
+	Mailbox     string // canonical name
+	AppPassword string // the name of the one that was used; "" is the user's password
 
-	d         *Directory
-	id, stamp int64
-	seen      version // of the directory, when the account was last found alive
+	d              *Directory
+	id, stamp, app int64   // app: the number of the app password
+	seen           version // of the directory, when the account was last found alive
 }
 
 // loginRow is an account as a login sees it. When found is false it is not the
 // one asked for and may only be used for what its hash costs.
 type loginRow struct {
 	state
-	enabled, found bool
-	credential     credential
+	enabled, appOnly, found bool
+	credential              credential
 }
 
 // state is what a proof is about: never twice the same when the account changes.
@@ -56,18 +79,71 @@ type state struct {
 	stored    string // the credential
 }
 
-// Authenticate checks a user's password. The user is a full address, or a bare
-// local part when exactly one domain is hosted. Whatever a client may get
-// wrong is an ErrBadCredentials and takes the same time, see the package
-// documentation; any other error is the server's own. It waits for other
+// Authenticate checks a user's password, or one of the app passwords. The user is
+// a full address, or a bare local part when exactly one domain is hosted. Whatever
+// a client may get wrong is an ErrBadCredentials and takes the same time, see the
+// package documentation; any other error is the server's own. It waits for other
 // logins to be hashed until ctx ends.
-func (d *Directory) Authenticate(ctx context.Context, user, password string) (*Account, error) {
-	// A name that cannot exist goes on as the empty address, which nobody has.
-	addr, nameErr := d.loginAddress(ctx, user)
-	if nameErr != nil && !errors.Is(nameErr, ErrBadCredentials) {
-		return nil, nameErr
+func (d *Directory) Authenticate(ctx context.Context, c Credentials) (*Account, error) {
+	began := time.Now()
+	account, failures, err := d.authenticate(ctx, c)
+	if errors.Is(err, ErrBadCredentials) {
+		d.noteFailures()
+		delay := float64(d.failureDelay) * math.Exp2(min(max(failures-1, 0), maxDelayed))
+		select {
+		case <-time.After(time.Until(began.Add(time.Duration(delay)))):
+		case <-ctx.Done():
+		}
 	}
-	prepared, reason := preparePassword(password)
+	return account, err
+}
+
+// authenticate also gives how many failures the client's address has.
+func (d *Directory) authenticate(ctx context.Context, c Credentials) (_ *Account, failures float64, err error) {
+	// A name that cannot exist goes on as the empty address, which nobody has.
+	addr, nameErr := d.loginAddress(ctx, c.User)
+	if nameErr != nil && !errors.Is(nameErr, ErrBadCredentials) {
+		return nil, 0, nameErr
+	}
+	name := ""
+	if nameErr == nil {
+		name = addr.String()
+	}
+	attempt, err := d.throttle.Begin(ctx, c.Client, name)
+	if errors.Is(err, throttle.ErrRefused) {
+		return nil, maxDelayed + 1, fmt.Errorf("%w: %v", ErrThrottled, err)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("wait for other logins: %w", err)
+	}
+	account, err := d.prove(ctx, addr, nameErr, c)
+	switch {
+	case err == nil:
+		attempt.Right()
+	case errors.Is(err, errBadPassword), errors.Is(err, errUnknownUser), errors.Is(err, errMalformedName):
+		failures = attempt.Wrong(d.wrongDigest(c.User, name, c.Password))
+	default:
+		attempt.Harmless()
+	}
+	return account, failures, err
+}
+
+// wrongDigest stands for an account and a password that is not right.
+func (d *Directory) wrongDigest(user, canonical, password string) (digest throttle.Digest) {
+	if canonical != "" {
+		user = canonical
+	}
+	h := hmac.New(sha256.New, d.wrongKey)
+	h.Write([]byte(user))
+	h.Write([]byte{0})
+	h.Write([]byte(password))
+	copy(digest[:], h.Sum(nil))
+	return digest
+}
+
+// prove tells whether the password is right.
+func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Credentials) (*Account, error) {
+	prepared, reason := preparePassword(c.Password)
 	present := d.versions.now()
 	if proof, ok := d.proofs.current(addr, present, prepared, d.now()); ok && reason == "" {
 		return d.account(addr, proof), nil
@@ -79,22 +155,31 @@ func (d *Directory) Authenticate(ctx context.Context, user, password string) (*A
 	proof := d.proofs.make(row.state, prepared)
 	proof.version, proof.seen = present, d.now()
 	usable := row.found && row.enabled && reason == ""
-	if usable && d.proofs.renew(addr, proof) {
+	if usable && !row.appOnly && d.proofs.renew(addr, proof) {
 		return d.account(addr, proof), nil
 	}
-	match, err := d.hasher.matches(ctx, row.credential, prepared)
+	app, name, ok, err := d.appPassword(ctx, row.id, prepared)
+	if err != nil {
+		return nil, fmt.Errorf("look up an app password: %w", err)
+	}
+	if ok && usable {
+		d.noteApp(app, c.use(d.now()))
+		a := d.account(addr, proof)
+		a.app, a.AppPassword = app, name
+		return a, nil
+	}
+	match, before, err := d.hasher.matches(ctx, row.credential, prepared)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("check a password: %w", err)
-	case match && usable:
 	case nameErr != nil:
 		return nil, nameErr
-	case !row.found:
-		return nil, errUnknownUser
-	case !match || reason != "":
-		return nil, errBadPassword
-	default:
-		return nil, errDisabledUser
+	case before && usable:
+		d.noteStale(row.id, c.use(d.now()))
+		return nil, errOldPassword
+	}
+	if err := row.judge(match && reason == ""); err != nil {
+		return nil, err
 	}
 	if d.hasher.outdated(row.credential) {
 		d.rehash(ctx, addr, row, prepared)
@@ -102,6 +187,30 @@ func (d *Directory) Authenticate(ctx context.Context, user, password string) (*A
 	proof.seen = d.now()
 	d.proofs.add(addr, proof)
 	return d.account(addr, proof), nil
+}
+
+// judge tells why the login fails, if it does.
+func (r loginRow) judge(match bool) error {
+	switch {
+	case !r.found:
+		return errUnknownUser
+	case !match:
+		return errBadPassword
+	case !r.enabled:
+		return errDisabledUser
+	case r.appOnly:
+		return errAppOnly
+	}
+	return nil
+}
+
+// use is what is noted of the login.
+func (c Credentials) use(now time.Time) Use {
+	u := Use{Time: now, Protocol: c.Protocol, Address: "-"}
+	if c.Client.IsValid() {
+		u.Address = c.Client.Unmap().WithZone("").String()
+	}
+	return u
 }
 
 func (d *Directory) account(a Address, p proof) *Account {
@@ -136,13 +245,15 @@ func (d *Directory) loginRow(ctx context.Context, addr Address) (loginRow, error
 	place := int64(binary.BigEndian.Uint64(mac.Sum(nil)) >> 1)
 
 	row := loginRow{credential: d.hasher.blank()}
+	var previous []byte
 	err := d.login.QueryRowContext(calm(ctx), addr.Domain, addr.Local, place).
-		Scan(&row.id, &row.stamp, &row.enabled, &row.stored, &row.found)
+		Scan(&row.id, &row.stamp, &row.enabled, &row.appOnly, &row.stored, &previous, &row.found)
 	if errors.Is(err, sql.ErrNoRows) { // not one user yet
 		return row, nil
 	}
 	if err == nil {
-		row.credential, err = parsePHC(row.stored)
+		row.credential, err = parseCredential(row.stored)
+		row.credential.previous = previous
 	}
 	return row, err
 }
@@ -153,7 +264,7 @@ func (d *Directory) loginRow(ctx context.Context, addr Address) (loginRow, error
 func (d *Directory) rehash(ctx context.Context, addr Address, row loginRow, password string) {
 	stored, err := d.hasher.hash(ctx, password)
 	if err == nil {
-		_, err = d.db.ExecContext(ctx, `UPDATE users SET credential = $1 WHERE id = $2 AND stamp = $3 AND credential = $4`,
+		_, err = d.db.ExecContext(ctx, `UPDATE users SET credential = $1, previous = NULL WHERE id = $2 AND stamp = $3 AND credential = $4`,
 			stored, row.id, row.stamp, row.stored)
 	}
 	if err != nil {
@@ -174,7 +285,7 @@ func (a *Account) Alive(ctx context.Context) bool {
 		return true
 	}
 	var one int
-	err := a.d.alive.QueryRowContext(calm(ctx), a.id, a.stamp).Scan(&one)
+	err := a.d.alive.QueryRowContext(calm(ctx), a.id, a.stamp, a.app).Scan(&one)
 	if err != nil {
 		if !errors.Is(err, sql.ErrNoRows) {
 			a.d.log.ErrorContext(ctx, "directory not readable, session ends", "user", a.Mailbox, "error", err)

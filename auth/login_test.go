@@ -53,7 +53,7 @@ func TestAuthenticate(t *testing.T) {
 		{"jörg@xn--bcher-kva.example", "a\u00a0b", "jörg@xn--bcher-kva.example"},
 	} {
 		for range 2 { // hashed, proved
-			a, err := d.Authenticate(ctx, tt.user, tt.password)
+			a, err := d.Authenticate(ctx, as(tt.user, tt.password))
 			if err != nil || a.Mailbox != tt.mailbox || !a.Alive(ctx) {
 				t.Errorf("%q: %v, %v", tt.user, a, err)
 			}
@@ -72,7 +72,7 @@ func TestFailuresCostTheSame(t *testing.T) {
 	addAlias(t, d, "info@example.org", "alice@example.org")
 	addAlias(t, d, "@example.org", "alice@example.org")
 	const right = "secret of alice@example.org"
-	if _, err := d.Authenticate(ctx, "alice@example.org", right); err != nil {
+	if _, err := d.Authenticate(ctx, as("alice@example.org", right)); err != nil {
 		t.Fatal(err)
 	}
 	var w work
@@ -103,7 +103,7 @@ func TestFailuresCostTheSame(t *testing.T) {
 		{"very long name", strings.Repeat("a", 1_000_000) + "@example.org", right},
 		{"very long domain", "a@" + strings.Repeat("a.", 500_000), right},
 	} {
-		a, err := d.Authenticate(ctx, tt.user, tt.password)
+		a, err := d.Authenticate(ctx, as(tt.user, tt.password))
 		if a != nil || !errors.Is(err, ErrBadCredentials) {
 			t.Errorf("%s: %v, %v", tt.name, a, err)
 		}
@@ -112,7 +112,7 @@ func TestFailuresCostTheSame(t *testing.T) {
 		}
 	}
 	must(t, d.AddDomain(ctx, "example.com", ""))
-	_, err = d.Authenticate(ctx, "alice", right)
+	_, err = d.Authenticate(ctx, as("alice", right))
 	wantErr(t, "bare name with two domains", err, ErrBadCredentials)
 	if got := w.take(); got != "m=64,t=1,p=1" {
 		t.Errorf("bare name: hashed %q", got)
@@ -131,7 +131,7 @@ func TestUnknownNamesBorrowCosts(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "restante.db")
 	d := open(t, path)
-	_, err := d.Authenticate(ctx, "nobody@example.org", "x")
+	_, err := d.Authenticate(ctx, as("nobody@example.org", "x"))
 	wantErr(t, "nobody in an empty directory", err, ErrBadCredentials)
 	must(t, d.AddDomain(ctx, "example.org", ""))
 	for i := range 8 {
@@ -147,8 +147,8 @@ func TestUnknownNamesBorrowCosts(t *testing.T) {
 	seen := make(map[string]int)
 	for i := range 64 {
 		name := fmt.Sprintf("nobody%d@example.org", i)
-		d.Authenticate(ctx, name, "x")
-		other.Authenticate(ctx, strings.ToUpper(name), "y")
+		d.Authenticate(ctx, as(name, "x"))
+		other.Authenticate(ctx, as(strings.ToUpper(name), "y"))
 		costs := w.take()
 		if got := again.take(); got != costs {
 			t.Errorf("%s cost %s, then %s", name, costs, got)
@@ -170,7 +170,7 @@ func TestProof(t *testing.T) {
 	w.watch(d)
 	login := func(what, user, password string, good bool, hashes string) {
 		t.Helper()
-		if _, err := d.Authenticate(ctx, user, password); good != (err == nil) {
+		if _, err := d.Authenticate(ctx, as(user, password)); good != (err == nil) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if got := w.take(); got != hashes {
@@ -251,7 +251,7 @@ func TestAlive(t *testing.T) {
 			d, other := open(t, path), open(t, path)
 			must(t, d.AddDomain(ctx, "example.org", ""))
 			addUsers(t, d, "bob@example.org", "alice@example.org")
-			alice, err := d.Authenticate(ctx, "alice@example.org", "secret of alice@example.org")
+			alice, err := d.Authenticate(ctx, as("alice@example.org", "secret of alice@example.org"))
 			must(t, err)
 			must(t, other.SetPassword(ctx, "bob@example.org", plain(t, "x")))
 			addAlias(t, other, "info@example.org", "alice@example.org")
@@ -275,14 +275,14 @@ func TestRehash(t *testing.T) {
 	must(t, d.AddDomain(ctx, "example.org", ""))
 	addUsers(t, d, "alice@example.org")
 	password := "secret of alice@example.org"
-	session, err := d.Authenticate(ctx, "alice@example.org", password)
+	session, err := d.Authenticate(ctx, as("alice@example.org", password))
 	must(t, err)
 
 	dearer, err := Open(ctx, path, Options{Hash: HashParams{Memory: 128, Time: 2}})
 	must(t, err)
 	defer dearer.Close()
 	for range 3 {
-		if _, err := dearer.Authenticate(ctx, "alice@example.org", password); err != nil {
+		if _, err := dearer.Authenticate(ctx, as("alice@example.org", password)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -297,7 +297,7 @@ func TestRehash(t *testing.T) {
 	if !session.Alive(ctx) {
 		t.Error("hashing anew ended a session")
 	}
-	if _, err := d.Authenticate(ctx, "alice@example.org", password); err != nil || stored() != now {
+	if _, err := d.Authenticate(ctx, as("alice@example.org", password)); err != nil || stored() != now {
 		t.Errorf("hashed down to %s, %v", stored(), err)
 	}
 }
@@ -309,7 +309,7 @@ func TestDamagedCredential(t *testing.T) {
 	addUsers(t, d, "alice@example.org")
 	_, err := d.db.Exec(`UPDATE users SET credential = 'x'`)
 	must(t, err)
-	_, err = d.Authenticate(ctx, "alice@example.org", "x")
+	_, err = d.Authenticate(ctx, as("alice@example.org", "x"))
 	if err == nil || errors.Is(err, ErrBadCredentials) {
 		t.Errorf("error %v", err)
 	}

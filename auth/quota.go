@@ -36,16 +36,8 @@ func (d *Directory) Quota(ctx context.Context, mailbox string) (int64, error) {
 // SetQuota sets the quota of a user, in octets; 0 is none, and nil that of the
 // domain. Sessions go on. Errors: ErrBadAddress, ErrNotFound.
 func (d *Directory) SetQuota(ctx context.Context, addr string, quota *int64) error {
-	a, err := ParseAddress(addr)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *sql.Tx) error {
-		found, err := findUser(ctx, tx, a)
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE users SET quota = $2 WHERE id = $1`, found.id, quota)
+	return d.changeUser(ctx, addr, func(tx *sql.Tx, _ Address, id int64) error {
+		_, err := tx.ExecContext(ctx, `UPDATE users SET quota = $2 WHERE id = $1`, id, quota)
 		return err
 	})
 }

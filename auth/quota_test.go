@@ -13,7 +13,7 @@ func TestQuota(t *testing.T) {
 	d := hosting(t, "example.org", "example.net")
 	addUsers(t, d, "alice@example.org", "bob@example.org", "carol@example.net")
 	addAlias(t, d, "team@example.org", "bob@example.org")
-	account, err := d.Authenticate(ctx, "alice@example.org", "secret of alice@example.org")
+	account, err := d.Authenticate(ctx, as("alice@example.org", "secret of alice@example.org"))
 	must(t, err)
 	n := func(octets int64) *int64 { return &octets }
 	for _, step := range []struct {

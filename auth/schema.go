@@ -48,6 +48,24 @@ INSERT INTO secrets (name, value) VALUES ('decoy', randomblob(32));
 `, `
 ALTER TABLE domains ADD COLUMN quota INTEGER NOT NULL DEFAULT 0 CHECK (quota >= 0); -- octets; 0: none
 ALTER TABLE users ADD COLUMN quota INTEGER CHECK (quota >= 0); -- NULL: that of the domain
+`, `
+CREATE TABLE app_passwords (
+	id        INTEGER PRIMARY KEY AUTOINCREMENT,
+	user      INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+	name      TEXT NOT NULL,
+	digest    BLOB NOT NULL,
+	created   INTEGER NOT NULL,
+	used      INTEGER, -- last; NULL: never
+	used_by   TEXT,
+	used_from TEXT,
+	UNIQUE (user, name)
+) STRICT;
+ALTER TABLE users ADD COLUMN app_only INTEGER NOT NULL DEFAULT 0 CHECK (app_only IN (0, 1));
+ALTER TABLE users ADD COLUMN previous BLOB; -- the key of the password before, with the salt and costs of this one
+ALTER TABLE users ADD COLUMN stale INTEGER; -- when the one before was presented last
+ALTER TABLE users ADD COLUMN stale_by TEXT;
+ALTER TABLE users ADD COLUMN stale_from TEXT;
+INSERT INTO secrets (name, value) VALUES ('app', randomblob(32)), ('wrong', randomblob(32));
 `}
 
 // migrate brings the schema up to date, in one transaction. Nothing is written,

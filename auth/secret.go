@@ -28,14 +28,30 @@ func PlainSecret(password string) (Secret, error) {
 	return Secret{password: prepared}, nil
 }
 
-// HashSecret takes an argon2id hash in PHC string format. Its costs are
-// bounded, since each login pays them. The error is an ErrBadSecret.
-func HashSecret(phc string) (Secret, error) {
-	c, err := parsePHC(phc)
+// HashSecret takes an argon2id hash in PHC string format, or one of another system,
+// which is replaced at the first login: $1$, $5$, $6$, $2a$, $2b$, $2y$ and $y$ of
+// crypt(5), and the schemes in braces of Dovecot, such as {SSHA512}. The costs are
+// bounded, since each login pays them. {PLAIN} and a password is a PlainSecret. The
+// error is an ErrBadSecret.
+func HashSecret(hash string) (Secret, error) {
+	if password, ok := plainScheme(hash); ok {
+		return PlainSecret(password)
+	}
+	c, err := parseCredential(hash)
 	if err != nil {
 		return Secret{}, failuref(ErrBadSecret, "the hash cannot be used: %v", err)
 	}
 	return Secret{hash: c.String()}, nil
+}
+
+// plainScheme is the password after a name that says that it is one.
+func plainScheme(s string) (password string, ok bool) {
+	for _, scheme := range []string{"{PLAIN}", "{CLEARTEXT}", "{CLEAR}"} {
+		if len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {
+			return s[len(scheme):], true
+		}
+	}
+	return "", false
 }
 
 // String hides the secret from what prints it by mistake.

@@ -18,6 +18,9 @@ type User struct {
 
 	Quota    int64 // octets that may be in the mailbox, 0: no limit
 	OwnQuota bool  // the quota is the user's own, not that of the domain
+
+	AppOnly bool // only app passwords are taken
+	Stale   *Use // when the password before the last change was presented last; nil: never
 }
 
 // AddUser adds an enabled user to a hosted domain. The first user of a domain
@@ -84,14 +87,18 @@ func insertAddress(ctx context.Context, tx *sql.Tx, domain int64, local string) 
 }
 
 const usersSQL = `
-	SELECT a.local, d.name, u.enabled, u.created, u.changed, coalesce(u.quota, d.quota), u.quota IS NOT NULL
+	SELECT a.local, d.name, u.enabled, u.created, u.changed, coalesce(u.quota, d.quota), u.quota IS NOT NULL,
+		u.app_only, u.stale, u.stale_by, u.stale_from
 	FROM users u JOIN addresses a ON a.id = u.id JOIN domains d ON d.id = a.domain`
 
 func scanUser(rows *sql.Rows) (User, error) {
 	var a Address
 	var v User
 	var created, changed int64
-	err := rows.Scan(&a.Local, &a.Domain, &v.Enabled, &created, &changed, &v.Quota, &v.OwnQuota)
+	var stale useColumns
+	err := rows.Scan(&a.Local, &a.Domain, &v.Enabled, &created, &changed, &v.Quota, &v.OwnQuota,
+		&v.AppOnly, &stale.at, &stale.protocol, &stale.address)
+	v.Stale = stale.value()
 	v.Address, v.Domain = a.String(), a.Domain
 	v.Created, v.Changed = time.Unix(created, 0).UTC(), time.Unix(changed, 0).UTC()
 	return v, err
@@ -123,14 +130,31 @@ func (d *Directory) User(ctx context.Context, addr string) (User, error) {
 	return found[0], nil
 }
 
-// SetPassword replaces what the user logs in with. Errors: ErrBadAddress,
-// ErrBadSecret, ErrNotFound.
+// SetPassword replaces what the user logs in with. The password before is still
+// recognised, though not accepted. Errors: ErrBadAddress, ErrBadSecret,
+// ErrNotFound.
 func (d *Directory) SetPassword(ctx context.Context, addr string, secret Secret) error {
-	stored, err := d.credential(ctx, secret)
+	a, err := ParseAddress(addr)
 	if err != nil {
 		return err
 	}
-	return d.updateUser(ctx, addr, `credential = $3`, stored)
+	row, err := d.loginRow(ctx, a)
+	if err != nil {
+		return explain(err)
+	}
+	var previous []byte
+	stored := secret.hash
+	if secret.password != "" && row.found {
+		stored, previous, err = d.hasher.hashAfter(ctx, row.credential, secret.password)
+	} else {
+		stored, err = d.credential(ctx, secret)
+	}
+	if err != nil {
+		return err
+	}
+	// If another change came between, its password is not recognised.
+	return d.updateUser(ctx, addr, `credential = $3, previous = CASE WHEN credential = $4 THEN $5 END,
+		stale = NULL, stale_by = NULL, stale_from = NULL`, stored, row.stored, previous)
 }
 
 // SetEnabled lets the user log in and receive mail, or not. Errors:
@@ -139,19 +163,12 @@ func (d *Directory) SetEnabled(ctx context.Context, addr string, on bool) error 
 	return d.updateUser(ctx, addr, `enabled = $3`, on)
 }
 
-// updateUser sets one column, and the stamp, which ends the user's sessions.
-func (d *Directory) updateUser(ctx context.Context, addr, assignment string, value any) error {
-	a, err := ParseAddress(addr)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *sql.Tx) error {
-		found, err := findUser(ctx, tx, a)
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE users SET stamp = stamp + 1, changed = $2, `+assignment+` WHERE id = $1`,
-			found.id, d.now().Unix(), value)
+// updateUser sets columns, and the stamp, which ends the user's sessions. The values
+// of the assignments begin with $3.
+func (d *Directory) updateUser(ctx context.Context, addr, assignments string, values ...any) error {
+	return d.changeUser(ctx, addr, func(tx *sql.Tx, _ Address, id int64) error {
+		_, err := tx.ExecContext(ctx, `UPDATE users SET stamp = stamp + 1, changed = $2, `+assignments+` WHERE id = $1`,
+			append([]any{id, d.now().Unix()}, values...)...)
 		return err
 	})
 }

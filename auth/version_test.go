@@ -31,7 +31,7 @@ func TestAnswersAreNeverOld(t *testing.T) {
 						must(t, err)
 					}
 					for range 2 { // read, then perhaps kept
-						account, err := d.Authenticate(ctx, alice, "secret of "+alice)
+						account, err := d.Authenticate(ctx, as(alice, "secret of "+alice))
 						if enabled != (err == nil) || enabled && !account.Alive(ctx) {
 							t.Fatalf("change %d: enabled %t, log in: %v", i, enabled, err)
 						}
@@ -87,7 +87,7 @@ func TestAnswersAreKept(t *testing.T) {
 	addAlias(t, d, "team@example.org", "alice@example.org", "bob@example.org")
 	work := func() {
 		t.Helper()
-		account, err := d.Authenticate(ctx, "alice@example.org", "secret of alice@example.org")
+		account, err := d.Authenticate(ctx, as("alice@example.org", "secret of alice@example.org"))
 		must(t, err)
 		if !account.Alive(ctx) {
 			t.Error("not alive")

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 
 	"github.com/emersion/go-sasl"
@@ -14,13 +15,22 @@ import (
 type Authenticator interface {
 	// Authenticate checks a user name and password as the client sent them.
 	// [ErrBadCredentials] for whatever the client may have got wrong, with the
-	// same cost whether the user exists or not.
-	Authenticate(ctx context.Context, user, password string) (Login, error)
+	// same cost whether the user exists or not; [ErrThrottled] when so many logins
+	// have failed that this one was not looked at.
+	Authenticate(ctx context.Context, c Credentials) (Login, error)
+}
+
+// Credentials are what a client presents.
+type Credentials struct {
+	User, Password string
+	Client         netip.Addr // invalid: not known
+	Protocol       string     // as in [Visit]
 }
 
 // Login is a proven user.
 type Login struct {
-	Mailbox string // name for [Mailstore.Open]
+	Mailbox     string // name for [Mailstore.Open]
+	AppPassword string // name of the one that was used; "" is the user's password
 	// Alive is asked before each command once the maildrop is open. When it
 	// says false the session ends and removes nothing. Nil: always alive.
 	Alive func(ctx context.Context) bool
@@ -182,7 +192,10 @@ func (s *session) endExchange(r reply) reply {
 // logIn checks credentials, however they were sent, and opens the maildrop.
 func (s *session) logIn(ctx context.Context, mechanism, name, password string) reply {
 	who := describe(mechanism, name)
-	login, err := s.backend.Authenticate(ctx, name, password)
+	login, err := s.backend.Authenticate(ctx, Credentials{name, password, s.remote.WithZone(""), s.protocol()})
+	if errors.Is(err, ErrThrottled) {
+		return s.throttled(who, err.Error())
+	}
 	if errors.Is(err, ErrBadCredentials) {
 		return s.rejected(who, err.Error())
 	}
@@ -192,13 +205,26 @@ func (s *session) logIn(ctx context.Context, mechanism, name, password string) r
 		r.next = authorization
 		return r
 	}
-	return s.enter(ctx, login, append(who, slog.String("mailbox", login.Mailbox)))
+	who = append(who, slog.String("mailbox", login.Mailbox))
+	if login.AppPassword != "" {
+		who = append(who, slog.String("app_password", login.AppPassword))
+	}
+	return s.enter(ctx, login, who)
 }
 
 // describe tells the log who wanted to log in, and how. No real name is as long
 // as what AUTH can carry.
 func describe(mechanism, name string) []slog.Attr {
 	return []slog.Attr{slog.String("user", name[:min(len(name), commandLimit)]), slog.String("mechanism", mechanism)}
+}
+
+// throttled refuses a login that was not looked at, and the connection with it.
+func (s *session) throttled(who []slog.Attr, reason string) reply {
+	s.config.Observer.Login(LoginThrottled)
+	return s.hangUp("too many failed logins", reply{
+		status: negative, code: codeAuth, text: "too many failed logins, try again later",
+		event: &event{slog.LevelWarn, "login refused", append(who, slog.String("reason", reason))},
+	})
 }
 
 // rejected gives the one answer to every failed login. The reason is for the log.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -81,6 +82,10 @@ type conn struct {
 	armed      bool          // the read deadline of the current line is set
 	tlsVersion string        // "none" in the clear
 	traced     bool          // the dialog is logged
+	id         string        // in the log
+
+	shown  atomic.Pointer[Session] // nil until it is open
+	kicked atomic.Bool             // the owner has ended it
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -103,7 +108,9 @@ func (c *conn) open(implicitTLS bool) {
 	remote := remoteAddr(c.raw)
 	c.session = newSession(c.config, &c.server.backend, allowed != nil && allowed(remote))
 	c.session.remote = remote
-	c.log = c.server.log.With("session", strings.ToLower(rand.Text()[:8]), "remote", remote.String())
+	c.id = strings.ToLower(rand.Text()[:8])
+	c.log = c.server.log.With("session", c.id, "remote", remote.String())
+	c.show()
 	c.log.Info("connection opened", "implicit_tls", implicitTLS)
 	c.config.Observer.Opened()
 	c.traced = c.config.Traced != nil && c.config.Traced(remote, "")
@@ -123,7 +130,11 @@ func (c *conn) serve(implicitTLS bool) {
 	err := c.converse(implicitTLS)
 	if err != nil {
 		// The lock goes first, then the client may be told.
-		c.session.end(reason(err))
+		why := reason(err)
+		if c.kicked.Load() {
+			why = "ended by the owner of the server"
+		}
+		c.session.end(why)
 	}
 	if errors.Is(err, errShutdown) && !errors.Is(err, errTLS) {
 		err = c.answer(reply{status: negative, code: codeSysTemp, text: "server is shutting down"})
@@ -192,7 +203,11 @@ func (c *conn) converse(implicitTLS bool) error {
 			return err
 		default:
 			c.traceLine(line)
+			before := c.session.drop
 			r = c.handle(line)
+			if before == nil && c.session.drop != nil {
+				c.show()
+			}
 			c.follow()
 		}
 		if c.session.state == update {
@@ -200,6 +215,11 @@ func (c *conn) converse(implicitTLS bool) error {
 				return err
 			}
 			r = c.session.update(c.server.base)
+		}
+		if r.fault {
+			if err := c.tire(); err != nil {
+				return err
+			}
 		}
 		if err := c.answer(r); err != nil {
 			return err
@@ -240,6 +260,23 @@ func (c *conn) answer(r reply) error {
 		c.log.Error("message not sent whole, connection cut", "error", err)
 		return errCutShort
 	}
+	return err
+}
+
+const (
+	freeErrors = 3  // before answers are held back
+	maxPauses  = 10 // times Config.Pause
+)
+
+// tire holds the answer to an error back, the longer the more there were. What was
+// answered before is sent first.
+func (c *conn) tire() error {
+	pause := c.config.Pause * time.Duration(min(c.session.errors-freeErrors, maxPauses))
+	if pause <= 0 {
+		return nil
+	}
+	err := c.flush()
+	c.server.pause(pause)
 	return err
 }
 
@@ -341,7 +378,9 @@ func (c *conn) startTLS() error {
 	secure := tls.Server(c.raw, config)
 	err := c.arm()
 	if err == nil {
-		err = secure.Handshake()
+		ctx, cancel := context.WithTimeout(c.server.base, c.config.HandshakeTimeout)
+		err = secure.HandshakeContext(ctx)
+		cancel()
 	}
 	if err != nil {
 		c.log.Info("TLS handshake failed", "error", err)
@@ -350,6 +389,7 @@ func (c *conn) startTLS() error {
 	c.stream = secure
 	c.tlsVersion = tls.VersionName(secure.ConnectionState().Version)
 	c.session.secured()
+	c.show()
 	return nil
 }
 

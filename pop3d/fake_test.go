@@ -47,14 +47,14 @@ func newFakeMail(messages ...string) *fakeMail {
 	return &fakeMail{messages: messages, vanished: map[int]bool{}}
 }
 
-func (f *fakeMail) Authenticate(ctx context.Context, user, password string) (Login, error) {
+func (f *fakeMail) Authenticate(_ context.Context, c Credentials) (Login, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.authErr != nil:
 		return Login{}, f.authErr
-	case user != testUser || password != testPassword:
-		return Login{}, fmt.Errorf("%q: %w", user, ErrBadCredentials)
+	case c.User != testUser || c.Password != testPassword:
+		return Login{}, fmt.Errorf("%q: %w", c.User, ErrBadCredentials)
 	}
 	return Login{Mailbox: testUser, Alive: func(context.Context) bool {
 		f.mu.Lock()

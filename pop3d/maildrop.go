@@ -13,6 +13,7 @@ import (
 // the log has the detail.
 var (
 	ErrBadCredentials = errors.New("pop3d: wrong user name or password")
+	ErrThrottled      = errors.New("pop3d: too many failed logins")
 	ErrInUse          = errors.New("pop3d: maildrop in use by another session")
 	ErrGone           = errors.New("pop3d: message no longer in the maildrop")
 )

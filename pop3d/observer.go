@@ -10,11 +10,13 @@ const (
 	LoginInUse   Outcome = "in_use"  // another session has the maildrop
 	LoginTooSoon Outcome = "delayed" // before the login delay is over
 	LoginTrouble Outcome = "trouble" // ours
+
+	LoginThrottled Outcome = "throttled" // too many have failed
 )
 
 // Outcomes are all of them.
 func Outcomes() []Outcome {
-	return []Outcome{LoginOK, LoginFailed, LoginInUse, LoginTooSoon, LoginTrouble}
+	return []Outcome{LoginOK, LoginFailed, LoginInUse, LoginTooSoon, LoginTrouble, LoginThrottled}
 }
 
 // An Observer is told what happens, to count it. Its methods are called from any

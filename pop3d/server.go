@@ -45,9 +45,15 @@ type Config struct {
 	LoginTimeout time.Duration
 	// LoginDelay is how far apart the logins of a mailbox are to be in the long run
 	// (RFC 2449 section 6.5); 0: as they like. A few may come together.
-	LoginDelay      time.Duration
-	MaxErrors       int // errors of the client before it is cut off; default 20
-	MaxFailedLogins int // default 3
+	LoginDelay time.Duration
+	// HandshakeTimeout is the time for TLS to begin; default 1 minute.
+	HandshakeTimeout time.Duration
+	MaxCommands      int // before a login, then the client is cut off; default 100
+	MaxErrors        int // errors of the client before it is cut off; default 20
+	MaxFailedLogins  int // default 3
+	// Pause is how much later each error from the fourth on is answered, up to ten
+	// times this; 0: at once.
+	Pause time.Duration
 
 	Observer Observer // nil: nobody
 
@@ -63,6 +69,12 @@ func (c Config) withDefaults() *Config {
 	}
 	if c.LoginTimeout == 0 {
 		c.LoginTimeout = 2 * time.Minute
+	}
+	if c.HandshakeTimeout == 0 {
+		c.HandshakeTimeout = time.Minute
+	}
+	if c.MaxCommands == 0 {
+		c.MaxCommands = 100
 	}
 	if c.MaxErrors == 0 {
 		c.MaxErrors = 20

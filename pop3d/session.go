@@ -42,6 +42,7 @@ type session struct {
 	deleted   []bool   // by message; nil until the first DELE
 	remaining tally    // not deleted: what STAT reports
 
+	commands     int // before the login
 	errors       int
 	failedLogins int
 	hungUp       bool // the end was not the client's wish
@@ -105,6 +106,11 @@ func (s *session) settle(r reply) reply {
 }
 
 func (s *session) dispatch(ctx context.Context, line []byte) reply {
+	if s.drop == nil {
+		if s.commands++; s.commands > s.config.MaxCommands {
+			return s.hangUp("too many commands", refuse("too many commands without a login, closing the connection"))
+		}
+	}
 	if s.state == exchange {
 		return s.respond(ctx, line)
 	}
@@ -141,7 +147,17 @@ func (s *session) unknown(keyword []byte) reply {
 	if _, ok := commands[authorization][string(keyword)]; ok {
 		return refuse("already logged in")
 	}
+	if browsers[string(keyword)] {
+		return s.hangUp("not a mail program", refuse("this is a mail server"))
+	}
 	return refuse("unknown command")
+}
+
+// browsers are the verbs of HTTP. Whoever says one is a program that was led here
+// to say something for somebody else.
+var browsers = map[string]bool{
+	"GET": true, "POST": true, "HEAD": true, "PUT": true, "DELETE": true, "OPTIONS": true, "CONNECT": true, "PATCH": true,
+	"TRACE": true, "PRI": true,
 }
 
 // missing says why there is no such message; "" when there is.
@@ -228,16 +244,20 @@ func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply
 // sign leaves a note of the login. Nobody needs it so much that the login fails
 // without it.
 func (s *session) sign(now time.Time) {
-	v := Visit{At: now, Protocol: "POP3", Address: "-"}
-	if s.secure {
-		v.Protocol = "POP3+TLS"
-	}
+	v := Visit{At: now, Protocol: s.protocol(), Address: "-"}
 	if s.remote.IsValid() {
 		v.Address = s.remote.WithZone("").String()
 	}
 	if s.backend.visits.worthSigning(s.login.Mailbox, v) {
 		_ = s.drop.Sign(v)
 	}
+}
+
+func (s *session) protocol() string {
+	if s.secure {
+		return "POP3+TLS"
+	}
+	return "POP3"
 }
 
 // later refuses the login of a proven user for now.

@@ -42,6 +42,10 @@ func (w *wire) command(line string) {
 	}
 	verb, arg, _ := strings.Cut(strings.TrimRight(line, " \t"), " ")
 	do, ok := commands[strings.ToUpper(verb)]
+	if browsers[verb] {
+		w.hangUp(replyBrowser)
+		return
+	}
 	if !ok || !isASCII(verb) { // there are letters elsewhere whose upper case is ASCII
 		w.answer(replyUnknown)
 		return
@@ -82,7 +86,14 @@ func (w *wire) hello(arg string, esmtp bool) string {
 	if !isHello(arg) {
 		return w.refuse(replyBadHello)
 	}
+	if w.forged(arg) {
+		return w.refuse(replyForged)
+	}
+	if w.hurried() {
+		return w.hangUp(replyHurried)
+	}
 	w.helo, w.esmtp = arg, esmtp
+	w.show()
 	if esmtp {
 		return "EHLO x\r\n"
 	}
@@ -187,7 +198,7 @@ func (w *wire) secure() error {
 	}
 	w.in.drop()
 	w.helo = ""
-	w.until = time.Now().Add(handshakeTimeout)
+	w.until = time.Now().Add(w.config.HandshakeTimeout)
 	if err := w.arm(); err != nil {
 		return err
 	}

@@ -68,6 +68,8 @@ func set(t *testing.T, c *Config, field []string) {
 		c.MaxErrors = n
 	case "max_refused":
 		c.MaxRefused = n
+	case "reject_hurried":
+		c.RejectHurried = true
 	case "tls":
 		c.TLS = certificate()
 	default:

@@ -59,6 +59,13 @@ var (
 	replyNoSpace     = reply{452, smtp.EnhancedCode{4, 3, 1}, "No space left here, try again later"}
 	replyOurFault    = reply{451, smtp.EnhancedCode{4, 3, 0}, "A fault on our side, try again later"}
 
+	replyForged = reply{550, smtp.EnhancedCode{5, 7, 1}, "That is the name of this server, give your own"}
+
+	// After these the wire closes the connection, whatever their code.
+	replyEarly   = reply{554, smtp.EnhancedCode{5, 5, 1}, "You spoke before the greeting, closing"}
+	replyHurried = reply{554, smtp.EnhancedCode{5, 5, 1}, "Wait for the answer to your greeting, closing"}
+	replyBrowser = reply{554, smtp.EnhancedCode{5, 5, 1}, "This is a mail server, closing"}
+
 	// After a 421 the wire closes the connection.
 	replyTooManyErrors   = reply{421, smtp.EnhancedCode{4, 7, 0}, "Too many errors, closing"}
 	replyTooManyRefused  = reply{421, smtp.EnhancedCode{4, 7, 0}, "Too many refused recipients, closing"}

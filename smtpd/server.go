@@ -37,12 +37,24 @@ type Config struct {
 	MaxMessageSize int64       // octets, dots removed, trace headers not counted; default 50 MiB
 	MaxRecipients  int         // of one message, then 452; default 100
 
-	MaxErrors  int // 5xx replies on a connection, except to RCPT, then 421; default 20
-	MaxRefused int // 5xx replies to RCPT on a connection, then 421; default 50
+	MaxCommands int // between two accepted messages, beside four for each possible recipient; default 1000
+	MaxErrors   int // 5xx replies on a connection, except to RCPT, then 421; default 20
+	MaxRefused  int // 5xx replies to RCPT on a connection, then 421; default 50
+	// Pause is how much later each 5xx reply from the fourth on comes, up to ten times
+	// this; 0: it comes at once.
+	Pause time.Duration
 
-	CommandTimeout time.Duration // for a whole command line to come, or replies to go; default 5 min
-	DataTimeout    time.Duration // for the next octets of a message; default 3 min
-	MessageTimeout time.Duration // for a whole message; default 1 h
+	// GreetingPause is how long the greeting is held back, to find those who do not
+	// wait for it. 0: only who has spoken already is found.
+	GreetingPause time.Duration
+	// RejectHurried turns away who has sent more before the answer to EHLO or HELO.
+	RejectHurried    bool
+	GreetingTimeout  time.Duration // for the first command line to come; default 5 min
+	CommandTimeout   time.Duration // for a whole command line to come, or replies to go; default 5 min
+	DataTimeout      time.Duration // for the next octets of a message; default 3 min
+	MessageTimeout   time.Duration // for a whole message; default 1 h
+	HandshakeTimeout time.Duration // for TLS to begin; default 1 min
+	MinRate          int64         // octets a second of a message, after its first minute; 0: any
 
 	// LocalDomain gives the first hosted domain, for which the server's own
 	// address literal stands ("" if there is none). nil: literals are refused.
@@ -59,9 +71,12 @@ func (c Config) withDefaults() *Config {
 	c.Hostname = orDefault(c.Hostname, "localhost")
 	c.MaxMessageSize = orDefault(c.MaxMessageSize, 50<<20)
 	c.MaxRecipients = orDefault(c.MaxRecipients, 100)
+	c.MaxCommands = orDefault(c.MaxCommands, 1000)
 	c.MaxErrors = orDefault(c.MaxErrors, 20)
 	c.MaxRefused = orDefault(c.MaxRefused, 50)
+	c.GreetingTimeout = orDefault(c.GreetingTimeout, 5*time.Minute)
 	c.CommandTimeout = orDefault(c.CommandTimeout, 5*time.Minute)
+	c.HandshakeTimeout = orDefault(c.HandshakeTimeout, time.Minute)
 	c.DataTimeout = orDefault(c.DataTimeout, 3*time.Minute)
 	if c.Observer == nil {
 		c.Observer = unobserved{}
@@ -87,7 +102,7 @@ const (
 
 // maxCommands bounds the commands between two accepted messages: enough for
 // any envelope and some waiting.
-func (c *Config) maxCommands() int { return 1000 + 4*c.MaxRecipients }
+func (c *Config) maxCommands() int { return c.MaxCommands + 4*c.MaxRecipients }
 
 // A Directory decides on recipients. It must be safe for concurrent use.
 type Directory interface {

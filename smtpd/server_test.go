@@ -60,7 +60,7 @@ func TestTimeouts(t *testing.T) {
 	quick := 20 * time.Millisecond
 	t.Run("command", func(t *testing.T) {
 		c := testConfig()
-		c.CommandTimeout = quick
+		c.GreetingTimeout = quick
 		newRig(t, c).dial(t).expect("220 *", "421 4.4.2 *", "")
 	})
 	for _, name := range []string{"data", "message"} {

@@ -135,6 +135,7 @@ func (s *session) Data(io.Reader) (err error) {
 		return s.refuse("message refused", err, slog.String("id", id), s.recipients(), slog.Int64("size", m.size))
 	}
 	s.wire.messages++
+	s.wire.show()
 	s.wire.commands = 0
 	s.wire.fruitful = time.Now()
 	s.wire.config.Observer.Accepted(size, time.Since(began))

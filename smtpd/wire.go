@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,9 +23,8 @@ const (
 	inBuffer  = 32 << 10 // of input that comes in plenty; a TLS record is 16 KiB
 	outBuffer = 16 << 10 // of replies to a pipelined group, before they are sent anyway
 
-	handshakeTimeout = time.Minute
-	lingerTime       = time.Second
-	lingerOctets     = 1 << 20
+	lingerTime   = time.Second
+	lingerOctets = 1 << 20
 )
 
 // A wire is one SMTP connection, and the net.Conn that go-smtp is given
@@ -76,6 +76,12 @@ type wire struct {
 	closed                              bool
 	traced                              bool
 
+	messageBegan time.Time
+	received     int64 // octets since then
+
+	id    string // in the log
+	shown atomic.Pointer[Session]
+
 	mu        sync.Mutex
 	stopping  bool // the server wants this connection to end
 	receiving bool // inside a message, which may be finished
@@ -120,7 +126,11 @@ func (w *wire) Read(p []byte) (n int, err error) {
 func (w *wire) next() {
 	w.verb = ""
 	w.in.shrink()
-	w.until = time.Now().Add(w.config.CommandTimeout)
+	patience := w.config.CommandTimeout
+	if w.commands == 0 && w.errors == 0 {
+		patience = w.config.GreetingTimeout
+	}
+	w.until = time.Now().Add(patience)
 	if end := w.fruitful.Add(maxBarren); end.Before(w.until) {
 		w.until = end
 	}
@@ -225,9 +235,15 @@ func (w *wire) greet() {
 	if w.remote = addrOf(w.raw.RemoteAddr()); w.remote.IsValid() {
 		remote = w.remote.String()
 	}
-	w.log = w.log.With("session", newSessionID(), "remote", remote)
+	w.id = newSessionID()
+	w.log = w.log.With("session", w.id, "remote", remote)
+	w.show()
 	w.log.Info("connection opened")
 	w.traced = w.config.Traced != nil && w.config.Traced(w.remote, "")
+	if w.spoken() {
+		w.hangUp(replyEarly)
+		return
+	}
 	w.put(220, "220 "+w.config.Hostname+" ESMTP ready")
 }
 
@@ -244,6 +260,7 @@ func (w *wire) put(code int, line string) {
 			w.log.Info("too many errors", "errors", w.errors, "refused", w.refused)
 			code, line = last.code, last.line()
 		}
+		w.tire(max(w.errors, w.refused))
 	}
 	w.trace("server", line)
 	w.out = append(append(w.out, line...), crlf...)
@@ -333,6 +350,7 @@ func (w *wire) receive(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := w.Conn.Read(p)
+	w.received += int64(n)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		if err := w.arm(); errors.Is(err, replyStopping) {
 			return 0, err // it was stop that ended the wait
@@ -349,8 +367,10 @@ func (w *wire) arm() error {
 	defer w.mu.Unlock()
 	until := w.until
 	if w.receiving {
-		if t := time.Now().Add(w.config.DataTimeout); t.Before(until) {
-			until = t
+		for _, t := range []time.Time{time.Now().Add(w.config.DataTimeout), w.slowest()} {
+			if t.Before(until) {
+				until = t
+			}
 		}
 	} else if w.stopping {
 		return replyStopping
@@ -378,7 +398,8 @@ func (w *wire) setReceiving(on bool) {
 
 // message begins reading the message that follows 354.
 func (w *wire) message() *message {
-	w.until = time.Now().Add(w.config.MessageTimeout)
+	w.messageBegan, w.received = time.Now(), 0
+	w.until = w.messageBegan.Add(w.config.MessageTimeout)
 	w.setReceiving(true)
 	w.in.grow()
 	return newMessage(&w.in, w.config.MaxMessageSize)

@@ -110,7 +110,11 @@ func openInstallation(ctx context.Context, c *config.Config) (*installation, err
 
 // openDirectory opens the database of domains and users; log may be nil.
 func openDirectory(ctx context.Context, c *config.Config, log *slog.Logger) (*auth.Directory, error) {
-	return auth.Open(ctx, filepath.Join(c.DataDir, directoryFile), auth.Options{Hash: hashParams(c), Log: log})
+	return auth.Open(ctx, filepath.Join(c.DataDir, directoryFile), directoryOptions(c, log))
+}
+
+func directoryOptions(c *config.Config, log *slog.Logger) auth.Options {
+	return auth.Options{Hash: hashParams(c), Log: log}
 }
 
 func (i *installation) Close() error {

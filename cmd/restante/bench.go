@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"restante/cmd/restante/internal/config"
 )
 
 const (
@@ -72,8 +74,8 @@ func (o benchOptions) check(cmd *cobra.Command) error {
 		return usagef(cmd, "--duration %v is not between %v and %v", o.duration, shortestBench, longestBench)
 	}
 	for _, n := range o.connections {
-		if n < 1 || n > maxSMTPConnections {
-			return usagef(cmd, "--connections %d is not between 1 and %d", n, maxSMTPConnections)
+		if most := config.Default().SMTP.MaxConnections; n < 1 || n > most {
+			return usagef(cmd, "--connections %d is not between 1 and %d", n, most)
 		}
 	}
 	return nil

@@ -90,7 +90,7 @@ func runClient(t *testing.T, status int, name string, args ...string) []byte {
 	return out.Bytes()
 }
 
-// port is the port number of an address.
+// portOf is the port number of an address.
 func portOf(t *testing.T, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)
@@ -100,8 +100,8 @@ func portOf(t *testing.T, address string) string {
 	return port
 }
 
-// url names a server by the name that its certificate has.
-func url(t *testing.T, scheme, address string) string {
+// curlURL names a server by the name that its certificate has.
+func curlURL(t *testing.T, scheme, address string) string {
 	t.Helper()
 	return scheme + "://localhost:" + portOf(t, address)
 }
@@ -112,7 +112,7 @@ func TestClientsSend(t *testing.T) {
 	type sender func(t *testing.T, s *testServer, file string)
 	curl := func(flags ...string) sender {
 		return func(t *testing.T, s *testServer, file string) {
-			runClient(t, 0, "curl", append([]string{"-sS", "--ipv4", "--url", url(t, "smtp", s.smtp) + "/client.example",
+			runClient(t, 0, "curl", append([]string{"-sS", "--ipv4", "--url", curlURL(t, "smtp", s.smtp) + "/client.example",
 				"--mail-from", "sender@client.example", "--mail-rcpt", "alice@" + testDomain, "-T", file}, flags...)...)
 		}
 	}
@@ -174,9 +174,9 @@ func TestClientsRefuse(t *testing.T) {
 	file := writeFile(t, filepath.Join(t.TempDir(), "message"), []byte("Subject: x\r\n\r\n"))
 	t.Run("curl", func(t *testing.T) {
 		client(t, "curl")
-		runClient(t, 55, "curl", "-sS", "--ipv4", "--url", url(t, "smtp", s.smtp), "--mail-from", "sender@client.example",
+		runClient(t, 55, "curl", "-sS", "--ipv4", "--url", curlURL(t, "smtp", s.smtp), "--mail-from", "sender@client.example",
 			"--mail-rcpt", "nobody@"+testDomain, "-T", file)
-		for _, server := range []string{url(t, "pop3s", s.pop3s), url(t, "pop3", s.pop3)} {
+		for _, server := range []string{curlURL(t, "pop3s", s.pop3s), curlURL(t, "pop3", s.pop3)} {
 			const wrongLogin, untrusted = 67, 60
 			runClient(t, wrongLogin, "curl", "-sS", "--ipv4", "--ssl-reqd", "--cacert", s.cert, "-u", "alice@"+testDomain+":wrong", server)
 			runClient(t, untrusted, "curl", "-sS", "--ipv4", "--ssl-reqd", "-u", "alice@"+testDomain+":"+testPassword, server)
@@ -193,9 +193,9 @@ func TestClientsRefuse(t *testing.T) {
 func curlFetch(t *testing.T, s *testServer, mode string, path string, flags ...string) []byte {
 	t.Helper()
 	base := map[string][]string{
-		"plain":        {url(t, "pop3", s.pop3)},
-		"STLS":         {url(t, "pop3", s.pop3), "--ssl-reqd", "--cacert", s.cert},
-		"implicit TLS": {url(t, "pop3s", s.pop3s), "--cacert", s.cert},
+		"plain":        {curlURL(t, "pop3", s.pop3)},
+		"STLS":         {curlURL(t, "pop3", s.pop3), "--ssl-reqd", "--cacert", s.cert},
+		"implicit TLS": {curlURL(t, "pop3s", s.pop3s), "--cacert", s.cert},
 	}[mode]
 	args := append([]string{"-sS", "--ipv4", "-u", "alice@" + testDomain + ":" + testPassword, base[0] + path}, base[1:]...)
 	return runClient(t, 0, "curl", append(args, flags...)...)

@@ -43,12 +43,16 @@ would find them, and show what it would use. It is safe while a server runs.`,
 			if err := checkDataDir(c.DataDir); err != nil {
 				return err
 			}
-			infos, err := certs.Check(pairs(c))
+			infos, err := certs.Check(certificateOptions(c))
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(a.stdout, "%s is fine\n\n", a.configFile())
-			return table(a.stdout, "hostname | "+c.Hostname, checkRows(c, infos))
+			rows := checkRows(c, infos)
+			for _, risk := range risks(c, infos, a.configFile()) {
+				rows = append(rows, []string{"risk", risk})
+			}
+			return table(a.stdout, "hostname | "+c.Hostname, rows)
 		},
 	}
 }
@@ -120,9 +124,23 @@ func (s *server) smtpConfig(c *config.Config) smtpd.Config {
 		TLS:            s.certs.Config(),
 		MaxMessageSize: int64(c.SMTP.MaxMessageSize),
 		MaxRecipients:  c.SMTP.MaxRecipients,
-		LocalDomain:    firstDomain(s.users),
-		Observer:       observer,
-		Traced:         tracing(c),
+
+		MaxCommands:      c.SMTP.MaxCommands,
+		MaxErrors:        c.SMTP.MaxErrors,
+		MaxRefused:       c.SMTP.MaxRefused,
+		Pause:            c.Limits.Pause,
+		GreetingPause:    c.SMTP.GreetingPause,
+		RejectHurried:    c.SMTP.RejectHurried,
+		GreetingTimeout:  c.SMTP.GreetingTimeout,
+		CommandTimeout:   c.SMTP.CommandTimeout,
+		DataTimeout:      c.SMTP.DataTimeout,
+		MessageTimeout:   c.SMTP.MessageTimeout,
+		HandshakeTimeout: c.SMTP.HandshakeTimeout,
+		MinRate:          int64(c.SMTP.MinRate),
+
+		LocalDomain: firstDomain(s.users),
+		Observer:    observer,
+		Traced:      tracing(c),
 	}
 }
 
@@ -150,14 +168,18 @@ func pairs(c *config.Config) []certs.Pair {
 	return p
 }
 
-// openCertificates loads the configured certificates, or the self-signed one
-// under the data directory, which is made when there is none.
-func openCertificates(c *config.Config) (*certs.Manager, error) {
-	var extra []string
+// certificateOptions are about the configured certificates, the one from an
+// authority, and the self-signed one under the data directory, which is made when
+// there is no other.
+func certificateOptions(c *config.Config) certs.Options {
+	o := certs.Options{Pairs: pairs(c), SelfSignedDir: selfSignedDir(c), Hostname: c.Hostname, MinVersion: c.TLS.MinVersion}
 	if c.Hostname == "localhost" {
-		extra = []string{"127.0.0.1", "::1"}
+		o.ExtraNames = []string{"127.0.0.1", "::1"}
 	}
-	return certs.Open(pairs(c), selfSignedDir(c), c.Hostname, extra)
+	if c.TLS.ACME {
+		o.Fetched = acmeConfig(c).File()
+	}
+	return o
 }
 
 func selfSignedDir(c *config.Config) string { return filepath.Join(c.DataDir, "tls") }
@@ -171,12 +193,20 @@ const (
 	protocolPOP3S protocol = "pop3s"
 	// protocolMetrics is HTTP, for programs of this machine.
 	protocolMetrics protocol = "metrics"
+	// Where an authority sees that host names are ours.
+	protocolACMEHTTP protocol = "acme-http"
+	protocolACMETLS  protocol = "acme-tls"
 )
 
 // port is an address to listen on.
 type port struct {
 	protocol protocol
 	address  string
+}
+
+// mail tells whether clients of mail come to the port.
+func (p port) mail() bool {
+	return p.protocol == protocolSMTP || p.protocol == protocolPOP3 || p.protocol == protocolPOP3S
 }
 
 // boundPort is a port that is open.
@@ -187,11 +217,16 @@ type boundPort struct {
 
 // ports are all addresses that the settings name.
 func ports(c *config.Config) []port {
-	var ps []port
-	for _, group := range []struct {
+	type group struct {
 		protocol  protocol
 		addresses []string
-	}{{protocolSMTP, c.SMTP.Listen}, {protocolPOP3, c.POP3.Listen}, {protocolPOP3S, c.POP3.ListenTLS}, {protocolMetrics, c.Metrics.Listen}} {
+	}
+	groups := []group{{protocolSMTP, c.SMTP.Listen}, {protocolPOP3, c.POP3.Listen}, {protocolPOP3S, c.POP3.ListenTLS}, {protocolMetrics, c.Metrics.Listen}}
+	if c.TLS.ACME {
+		groups = append(groups, group{protocolACMEHTTP, c.TLS.ACMEHTTP}, group{protocolACMETLS, c.TLS.ACMETLS})
+	}
+	var ps []port
+	for _, group := range groups {
 		for _, address := range group.addresses {
 			ps = append(ps, port{group.protocol, address})
 		}

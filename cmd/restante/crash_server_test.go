@@ -75,6 +75,7 @@ func (s *crashServer) command(stdin string, args ...string) error {
 // launch starts the server and does not wait for it.
 func (s *crashServer) launch() error {
 	s.cmd = exec.Command(s.program, "--config", s.config, "serve")
+	s.cmd.Env = serveEnv(s.config)
 	s.log, s.exited = &serverLog{}, make(chan struct{})
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {

@@ -11,7 +11,9 @@ import (
 // outside ones nobody else may. A leaf knows no other leaf: only the program
 // joins them.
 var allowed = map[string][]string{
-	"restante/auth":                          {},
+	"restante/auth":                          {"restante/auth/internal/foreign", "restante/auth/internal/throttle"},
+	"restante/auth/internal/foreign":         {},
+	"restante/auth/internal/throttle":        {},
 	"restante/storage":                       {"restante/storage/internal/journal", "restante/storage/internal/stable"},
 	"restante/storage/internal/journal":      {"restante/storage/internal/stable"},
 	"restante/storage/internal/stable":       {},
@@ -21,12 +23,15 @@ var allowed = map[string][]string{
 	"restante/cmd/restante/internal/nearest": {},
 	"restante/cmd/restante/internal/metrics": {},
 	"restante/cmd/restante/internal/certs":   {},
+	"restante/cmd/restante/internal/control": {},
+	"restante/cmd/restante/internal/acme":    {},
 	"restante/cmd/restante/internal/listen":  {},
 	"restante/cmd/restante/internal/loadgen": {},
 	"restante/cmd/restante": {
 		"restante/auth", "restante/storage", "restante/smtpd", "restante/pop3d",
 		"restante/cmd/restante/internal/config", "restante/cmd/restante/internal/certs", "restante/cmd/restante/internal/listen",
 		"restante/cmd/restante/internal/loadgen", "restante/cmd/restante/internal/metrics", "restante/cmd/restante/internal/nearest",
+		"restante/cmd/restante/internal/control", "restante/cmd/restante/internal/acme",
 	},
 }
 

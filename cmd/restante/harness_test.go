@@ -66,6 +66,20 @@ func restanteStatus(t testing.TB, config, stdin string, args ...string) (stdout,
 	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
 }
 
+// serveEnv is the environment of a server with this configuration. It says that root
+// may serve where root owns the data directory, as in most tests.
+func serveEnv(config string) []string {
+	env := os.Environ()
+	c, err := (&app{configFlag: config, env: env}).loadConfig()
+	if err != nil || os.Geteuid() != 0 {
+		return env
+	}
+	if _, foreign, err := ownerOf(c.DataDir); err != nil || foreign {
+		return env
+	}
+	return append(env, "RESTANTE_USER=root")
+}
+
 // testServer is a running "restante serve".
 type testServer struct {
 	t                 testing.TB
@@ -115,9 +129,12 @@ listen = ["127.0.0.1:0"]
 listen_tls = ["127.0.0.1:0"]
 [log]
 format = "json"
+[limits]
+pause = "1ms"
 [auth]
 argon2_memory = "1MiB"
 argon2_time = 1
+failure_delay = "10ms"
 %s
 `, filepath.Join(dir, "data"), o.settings)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
@@ -136,7 +153,7 @@ func (s *testServer) start(o serverOptions) {
 	s.log = serverLog{}
 	s.exited = make(chan struct{})
 	s.cmd = exec.Command("restante", "--config", s.config, "serve")
-	s.cmd.Env = append(os.Environ(), o.env...)
+	s.cmd.Env = append(serveEnv(s.config), o.env...)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"restante/cmd/restante/internal/config"
 )
 
 // TestLimitsConnections fills a protocol from loopback, where only the limit for
@@ -21,8 +23,8 @@ func TestLimitsConnections(t *testing.T) {
 		refused        map[string]string // ports, and what they say
 		served         string
 	}{
-		{"smtp", "220 ", maxSMTPConnections, map[string]string{"smtp": "421 4.3.2 "}, "pop3"},
-		{"pop3", "+OK ", maxPOP3Connections, map[string]string{"pop3": "-ERR [SYS/TEMP] ", "pop3s": ""}, "smtp"},
+		{"smtp", "220 ", config.Default().SMTP.MaxConnections, map[string]string{"smtp": "421 4.3.2 "}, "pop3"},
+		{"pop3", "+OK ", config.Default().POP3.MaxConnections, map[string]string{"pop3": "-ERR [SYS/TEMP] ", "pop3s": ""}, "smtp"},
 	} {
 		t.Run(test.port, func(t *testing.T) {
 			var files syscall.Rlimit

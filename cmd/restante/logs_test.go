@@ -232,7 +232,7 @@ func TestLogsNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	own := []string{"checkpoint", "listening", "stopping", "stopped", "serving as root: make a user for the server and give it the data directory"}
+	own := []string{"checkpoint", "listening", "stopping", "stopped", "serving as root, as the settings say", "landlock in force"}
 	for line := range strings.Lines(text) {
 		var r map[string]any
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
@@ -295,7 +295,7 @@ func (s *testServer) startAny(t *testing.T, env ...string) {
 	t.Helper()
 	s.log, s.exited = serverLog{}, make(chan struct{})
 	s.cmd = exec.Command("restante", "--config", s.config, "serve")
-	s.cmd.Env = append(os.Environ(), env...)
+	s.cmd.Env = append(serveEnv(s.config), env...)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -112,7 +112,7 @@ Run it:      restante serve`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"server", "Server:", []*cobra.Command{a.serveCommand(), a.demoCommand(), a.initCommand(), a.configCommand(), a.benchCommand()}},
+		{"server", "Server:", []*cobra.Command{a.serveCommand(), a.demoCommand(), a.initCommand(), a.configCommand(), a.statusCommand(), a.sessionsCommand(), a.authCommand(), a.certCommand(), a.benchCommand()}},
 		{"manage", "Domains, users, mail:", []*cobra.Command{a.domainCommand(), a.userCommand(), a.aliasCommand(), a.mailboxCommand()}},
 		{"other", "Other:", []*cobra.Command{a.completionCommand(), a.versionCommand()}},
 	} {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
 	"strconv"
 	"syscall"
+
+	"restante/cmd/restante/internal/config"
 )
 
 // owner of the data directory: who a command started by root becomes, so that
@@ -26,6 +29,35 @@ func ownerOf(dir string) (owner, bool, error) {
 	}
 	o := owner{uid: int(sys.Uid), gid: int(sys.Gid)}
 	return o, os.Geteuid() == 0 && o.uid != 0, nil
+}
+
+// serveAs is ownerOf for a server, which may be told another user.
+func serveAs(c *config.Config) (owner, bool, error) {
+	if c.User == "" || os.Geteuid() != 0 {
+		return ownerOf(c.DataDir)
+	}
+	u, err := user.Lookup(c.User)
+	if err != nil {
+		return owner{}, false, fmt.Errorf("the setting user: there is no user %q on this machine", c.User)
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		return owner{}, false, fmt.Errorf("the setting user: %w", err)
+	}
+	return owner{uid, gid}, uid != 0, nil
+}
+
+// refuseRoot keeps a server from being root's by mistake.
+func refuseRoot(c *config.Config) error {
+	if os.Geteuid() != 0 || c.User == "root" {
+		return nil
+	}
+	o, _, err := serveAs(c)
+	if err != nil || o.uid != 0 {
+		return nil // what is wrong is told by start
+	}
+	return fmt.Errorf("the server does not run as root, and the data directory %s is root's: give it to a user made for the server, as in \"useradd --system restante; chown -R restante: %s\", or set user = \"root\"", c.DataDir, c.DataDir)
 }
 
 // becomeOwner gives up root for the owner of dir, for good. It does nothing for

@@ -21,18 +21,22 @@ const maxPasswordLine = 4096
 // passwordFlags are the ways to give a password. It is never an argument: those
 // are seen by every user of the machine and stay in the shell's history.
 type passwordFlags struct {
-	fromStdin, generate bool
+	fromStdin, generate, hash bool
 }
 
 func (p *passwordFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&p.fromStdin, "password-stdin", false, "read the password from the first line of standard input")
 	cmd.Flags().BoolVar(&p.generate, "generate", false, "make a password and print it, once")
+	cmd.Flags().BoolVar(&p.hash, "password-hash", false, "what is asked for or read is not the password but its hash, as \"restante user import\" takes it")
 }
 
 // check is for before anything else is done.
 func (p *passwordFlags) check(cmd *cobra.Command) error {
 	if p.fromStdin && p.generate {
 		return usagef(cmd, "--password-stdin and --generate exclude each other")
+	}
+	if p.hash && p.generate {
+		return usagef(cmd, "--password-hash and --generate exclude each other")
 	}
 	return nil
 }
@@ -47,12 +51,20 @@ func (a *app) password(ctx context.Context, p passwordFlags, who string) (secret
 	case p.fromStdin:
 		var line string
 		if line, err = interruptible(ctx, func() (string, error) { return readLine(a.stdin) }); err == nil {
-			secret, err = auth.PlainSecret(line)
+			secret, err = p.secret(line)
 		}
 	default:
-		secret, err = a.promptPassword(ctx, who)
+		secret, err = a.promptPassword(ctx, p, who)
 	}
 	return secret, generated, err
+}
+
+// secret is what was typed or read.
+func (p passwordFlags) secret(text string) (auth.Secret, error) {
+	if p.hash {
+		return auth.HashSecret(strings.TrimSpace(text))
+	}
+	return auth.PlainSecret(text)
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -87,18 +99,22 @@ func (a *app) terminal() (*os.File, bool) {
 	return f, true
 }
 
-func (a *app) promptPassword(ctx context.Context, who string) (auth.Secret, error) {
+func (a *app) promptPassword(ctx context.Context, p passwordFlags, who string) (auth.Secret, error) {
 	tty, ok := a.terminal()
 	if !ok {
 		return auth.Secret{}, errors.New("there is no terminal to ask for the password; use --password-stdin or --generate")
 	}
-	first, err := a.readHidden(ctx, tty, "Password for "+who+": ")
+	what := "Password"
+	if p.hash {
+		what = "Hash of the password"
+	}
+	first, err := a.readHidden(ctx, tty, what+" for "+who+": ")
 	if err != nil {
 		return auth.Secret{}, err
 	}
-	secret, err := auth.PlainSecret(first)
-	if err != nil {
-		return auth.Secret{}, err
+	secret, err := p.secret(first)
+	if err != nil || p.hash { // a hash is pasted
+		return secret, err
 	}
 	again, err := a.readHidden(ctx, tty, "The same again: ")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -17,7 +18,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"restante/auth"
+	"restante/cmd/restante/internal/certs"
 	"restante/cmd/restante/internal/config"
+	"restante/cmd/restante/internal/control"
 	"restante/cmd/restante/internal/listen"
 	"restante/pop3d"
 	"restante/smtpd"
@@ -27,13 +31,6 @@ import (
 const (
 	// gracePeriod is what sessions have to finish in when the server stops.
 	gracePeriod = 30 * time.Second
-	// Connections of a protocol, all its ports together, and those of one address.
-	// Senders cannot take the places of those who fetch mail.
-	maxSMTPConnections       = 1000
-	maxPOP3Connections       = 6000
-	maxConnectionsPerAddress = 50
-	// certificatesEvery is how often the files of certificates are looked at.
-	certificatesEvery = 5 * time.Second
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -42,8 +39,7 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Run the server in the foreground",
 		Long: `Run the server in the foreground and log to standard error. SIGTERM and Ctrl-C
 end it: what runs is finished within 30 seconds; a second one ends it at once.
-SIGHUP reads the configuration
-and the certificates anew.`,
+SIGHUP reads the configuration and the certificates anew.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.loadConfig()
@@ -54,12 +50,22 @@ and the certificates anew.`,
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
 			log, level := newLog(a.stderr, c)
+			limitMemory(log)
+			if err := refuseRoot(c); err != nil {
+				return err
+			}
 			s, err := start(cmd.Context(), c, log, level)
 			if err != nil {
 				return err
 			}
 			if os.Geteuid() == 0 {
-				log.Warn("serving as root: make a user for the server and give it the data directory", "data_dir", c.DataDir)
+				log.Warn("serving as root, as the settings say", "data_dir", c.DataDir)
+			}
+			if s.configFile, err = filepath.Abs(a.configFile()); err == nil {
+				err = s.confine(s.configFile)
+			}
+			if err != nil {
+				return errors.Join(err, s.close())
 			}
 			return s.run(cmd.Context(), hup, a.loadConfig)
 		},
@@ -76,7 +82,7 @@ func start(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.
 	if err := checkDataDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	who, foreign, err := ownerOf(c.DataDir)
+	who, foreign, err := serveAs(c)
 	if err != nil {
 		return nil, err
 	}
@@ -84,13 +90,16 @@ func start(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.
 	if foreign {
 		asOwner = who.act
 	}
-	s := &server{config: c, log: log, level: level}
+	s := &server{config: c, log: log, level: level, since: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
 	if err := asOwner(s.lockData); err != nil {
+		return nil, err
+	}
+	if err := asOwner(s.prepareACME); err != nil {
 		return nil, err
 	}
 	readCertificates := s.readCertificates
@@ -108,11 +117,24 @@ func start(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.
 			return nil, err
 		}
 	}
-	if s.users, err = openDirectory(ctx, c, log); err != nil {
+	if s.users, err = s.openUsers(ctx); err != nil {
 		return nil, err
 	}
 	s.assemble()
 	return s, nil
+}
+
+// openUsers opens the directory for logins: failures are counted, and kept.
+func (s *server) openUsers(ctx context.Context) (*auth.Directory, error) {
+	run := filepath.Join(s.config.DataDir, control.Directory)
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		return nil, fmt.Errorf("the directory of the running server cannot be made: %w", err)
+	}
+	o := directoryOptions(s.config, s.log)
+	o.FailureDelay = s.config.Auth.FailureDelay
+	o.Exempt = s.config.Auth.Exempt.Allows
+	o.ThrottleFile = filepath.Join(run, "failed-logins.json")
+	return auth.Open(ctx, filepath.Join(s.config.DataDir, directoryFile), o)
 }
 
 // lockData opens the mail and takes the lock that one server holds.
@@ -135,22 +157,25 @@ func (s *server) lockData() error {
 }
 
 func (s *server) readCertificates() (err error) {
-	s.certs, err = openCertificates(s.config)
+	s.certs, err = certs.OpenWith(certificateOptions(s.config))
 	return err
 }
 
 // bind opens every port of the settings, with the limits on connections.
 func (s *server) bind() error {
-	limiter := func(total int) *listen.Limiter {
-		return listen.NewLimiter(listen.Limits{Total: total, PerAddress: maxConnectionsPerAddress}, s.log)
-	}
-	smtp, pop3 := limiter(maxSMTPConnections), limiter(maxPOP3Connections)
+	// Senders cannot take the places of those who fetch mail.
+	smtp := listen.NewLimiter(limits(s.config, s.config.SMTP.MaxConnections), s.log)
+	pop3 := listen.NewLimiter(limits(s.config, s.config.POP3.MaxConnections), s.log)
+	authority := listen.NewLimiter(listen.Limits{Total: maxACMEConnections}, s.log)
 	s.limiters = map[string]*listen.Limiter{"smtp": smtp, "pop3": pop3}
 	limited := map[protocol]func(net.Listener) net.Listener{
 		protocolSMTP:    func(l net.Listener) net.Listener { return smtp.Wrap(l, smtpd.Refusal(s.config.Hostname)) },
 		protocolPOP3:    func(l net.Listener) net.Listener { return pop3.Wrap(l, pop3d.Refusal()) },
 		protocolPOP3S:   func(l net.Listener) net.Listener { return pop3.Wrap(l, "") }, // nothing can be said before the handshake
 		protocolMetrics: func(l net.Listener) net.Listener { return l },
+		// To be turned away without a word is all that others can expect.
+		protocolACMEHTTP: func(l net.Listener) net.Listener { return authority.Wrap(l, "") },
+		protocolACMETLS:  func(l net.Listener) net.Listener { return authority.Wrap(l, "") },
 	}
 	for _, p := range ports(s.config) {
 		l, err := listen.Listen(p.address)
@@ -158,9 +183,17 @@ func (s *server) bind() error {
 			return err
 		}
 		s.closers = append(s.closers, func() error { return ignoreClosed(l.Close()) })
+		if !s.config.Proxy.Trusted.Empty() && p.mail() {
+			l = listen.Proxied(l, s.config.Proxy.Trusted.Allows, s.log)
+		}
 		s.listeners = append(s.listeners, boundPort{p.protocol, limited[p.protocol](l)})
 	}
 	return nil
+}
+
+// limits are those of a protocol, all its ports together.
+func limits(c *config.Config, total int) listen.Limits {
+	return listen.Limits{Total: total, PerAddress: c.Limits.PerAddress, PerNetwork: c.Limits.PerNetwork, PerMinute: c.Limits.PerMinute}
 }
 
 func ignoreClosed(err error) error {
@@ -190,6 +223,8 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 	}
 	serving.Go(func() error { s.sweep(failed); return nil })
 	serving.Go(func() error { s.watchCertificates(failed); return nil })
+	serving.Go(func() error { s.serveControl(failed); return nil })
+	serving.Go(func() error { s.renewCertificate(failed); return nil })
 	s.warnOfCertificates()
 	s.warnOfTrace(s.config)
 	s.notify(daemon.SdNotifyReady)
@@ -231,6 +266,8 @@ func (s *server) serve(l boundPort) error {
 		err = s.pop3.ServeTLS(l)
 	case protocolMetrics:
 		err = s.http.Serve(l)
+	case protocolACMEHTTP, protocolACMETLS:
+		err = s.serveACME(l)
 	}
 	if errors.Is(err, smtpd.ErrServerClosed) || errors.Is(err, pop3d.ErrServerClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -248,99 +285,10 @@ func (s *server) drain() {
 	if err := both.Wait(); err != nil {
 		s.log.Warn("sessions were cut off at the end of the grace period", "error", err)
 	}
+	_ = s.proofs.Close() // an authority asks again
 	if s.http != nil {
 		_ = s.http.Shutdown(ctx) // whoever asks now may do without
 	}
-}
-
-// reload takes new settings and certificates for connections to come. What is
-// wrong leaves everything as it was.
-func (s *server) reload(load func() (*config.Config, error)) {
-	s.notify(daemon.SdNotifyReloading)
-	defer s.notify(daemon.SdNotifyReady)
-	c, err := load()
-	if err == nil {
-		err = s.certs.Reload(pairs(c))
-	}
-	if err != nil {
-		s.log.Error("reload failed; the settings and certificates stay as they were", "error", err)
-		return
-	}
-	for _, key := range restartOnly(s.config, c) {
-		s.log.Warn("a changed setting needs a restart", "setting", key)
-	}
-	s.level.Set(c.Log.Level)
-	s.smtp.Reconfigure(s.smtpConfig(c))
-	s.pop3.Reconfigure(s.pop3Config(c))
-	s.warnOfCertificates()
-	s.warnOfTrace(c)
-	s.log.Info("reloaded the settings and certificates")
-}
-
-// watchCertificates takes certificates that were renewed on disk, so that nobody
-// has to tell the server.
-func (s *server) watchCertificates(ctx context.Context) {
-	tick := time.NewTicker(certificatesEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		changed, err := s.certs.Refresh()
-		if err != nil {
-			s.log.Error("certificates stay as they were", "error", err)
-		}
-		if changed {
-			for _, info := range s.certs.Describe() {
-				s.log.Info("certificate changed on disk, in use now", "certificate", info.String())
-			}
-			s.warnOfCertificates()
-		}
-	}
-}
-
-// warnOfCertificates logs what its owner should mend about a certificate.
-func (s *server) warnOfCertificates() {
-	for _, info := range s.certs.Describe() {
-		for _, warning := range info.Warnings {
-			s.log.Warn(warning)
-		}
-	}
-}
-
-// warnOfTrace says whose dialogs are logged, lest it be forgotten.
-func (s *server) warnOfTrace(c *config.Config) {
-	switch {
-	case c.Log.Trace.Empty():
-	case tracing(c) == nil:
-		s.log.Warn("log.trace is of no effect unless log.level is debug")
-	default:
-		s.log.Warn("dialogs are logged", "of", c.Log.Trace.String())
-	}
-}
-
-// restartOnly names the settings that differ and are only read at the start.
-func restartOnly(old, now *config.Config) []string {
-	var keys []string
-	for _, k := range []struct {
-		key     string
-		changed bool
-	}{
-		{"data_dir", old.DataDir != now.DataDir},
-		{"smtp.listen", !slices.Equal(old.SMTP.Listen, now.SMTP.Listen)},
-		{"pop3.listen", !slices.Equal(old.POP3.Listen, now.POP3.Listen)},
-		{"pop3.listen_tls", !slices.Equal(old.POP3.ListenTLS, now.POP3.ListenTLS)},
-		{"metrics.listen", !slices.Equal(old.Metrics.Listen, now.Metrics.Listen)},
-		{"log.format", old.Log.Format != now.Log.Format},
-		{"auth.argon2_memory, argon2_time or argon2_threads", hashParams(old) != hashParams(now)},
-	} {
-		if k.changed {
-			keys = append(keys, k.key)
-		}
-	}
-	return keys
 }
 
 // notify tells the service manager, if there is one, what state we are in.

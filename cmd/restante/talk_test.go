@@ -248,7 +248,7 @@ func failedStart(t *testing.T, config, dir string, env ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "restante", "--config", config, "serve")
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(serveEnv(config), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)

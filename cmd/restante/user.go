@@ -27,7 +27,7 @@ func (a *app) userCommand() *cobra.Command {
 		Short: "Add, show, disable and remove users, change passwords",
 		RunE:  group,
 	}
-	cmd.AddCommand(a.userAdd(), a.userList(), a.userShow(), a.userPasswd(), a.userSet(), a.userEnable(), a.userDisable(), a.userRemove(), a.userImport())
+	cmd.AddCommand(a.userAdd(), a.userList(), a.userShow(), a.userPasswd(), a.userSet(), a.userEnable(), a.userDisable(), a.userRemove(), a.userImport(), a.userAppPassword())
 	return cmd
 }
 
@@ -337,9 +337,11 @@ func (a *app) userImport() *cobra.Command {
 
   address:secret
 
-where the secret is {PLAIN}password or an argon2id hash ($argon2id$...). Empty
-lines and lines that begin with # are skipped. When one line is wrong nothing is
-added, and every wrong line is named.`,
+where the secret is {PLAIN}password, an argon2id hash ($argon2id$...), or a hash of
+another system: $1$, $5$, $6$, $2y$ and $y$ of /etc/shadow, and those of Dovecot
+that begin with the name of a scheme, such as {SSHA512}. A hash of another system is
+replaced at the first login. Empty lines and lines that begin with # are skipped.
+When one line is wrong nothing is added, and every wrong line is named.`,
 		Args: arguments(1, 1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault // the names of files

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,10 @@ type userDetails struct {
 	OwnQuota bool       `json:"own_quota"` // it is not that of the domain
 	Aliases  []string   `json:"aliases"`
 	Mailbox  mailboxRow `json:"mailbox"`
+
+	AppPasswords int       `json:"app_passwords"`     // how many
+	AppOnly      bool      `json:"app_only"`          // only they are taken
+	Stale        *visitRow `json:"old_password_seen"` // a device that has the password before the last change
 }
 
 func (a *app) userShow() *cobra.Command {
@@ -42,7 +47,12 @@ func (a *app) showUser(ctx context.Context, i *installation, address string, asJ
 	if err != nil {
 		return err
 	}
-	d := userDetails{userRow: newUserRow(u), OwnQuota: u.OwnQuota}
+	d := userDetails{userRow: newUserRow(u), OwnQuota: u.OwnQuota, AppOnly: u.AppOnly, Stale: newVisitRow(u.Stale)}
+	apps, err := i.users.AppPasswords(ctx, u.Address)
+	if err != nil {
+		return err
+	}
+	d.AppPasswords = len(apps)
 	if d.Aliases, err = aliasesOf(ctx, i, u.Address); err != nil {
 		return err
 	}
@@ -61,6 +71,8 @@ func (a *app) showUser(ctx context.Context, i *installation, address string, asJ
 		{"since", day(d.Created)},
 		{"changed", day(d.Changed)},
 		{"last login", d.LastLogin.String()},
+		{"app passwords", strconv.Itoa(d.AppPasswords) + map[bool]string{true: ", and no other"}[d.AppOnly]},
+		{"old password seen", d.Stale.String()},
 		{"aliases", orDash(strings.Join(d.Aliases, ", "))},
 		{"messages", fmt.Sprintf("%d (%d new)", d.Mailbox.Messages, d.Mailbox.New)},
 		{"size", fmt.Sprintf("%s (%d octets)", octets(d.Mailbox.Octets), d.Mailbox.Octets)},

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"time"
 
 	"restante/auth"
+	"restante/cmd/restante/internal/acme"
 	"restante/cmd/restante/internal/certs"
 	"restante/cmd/restante/internal/config"
+	"restante/cmd/restante/internal/control"
 	"restante/cmd/restante/internal/listen"
 	"restante/cmd/restante/internal/metrics"
 	"restante/pop3d"
@@ -70,12 +74,14 @@ func firstDomain(users *auth.Directory) func(context.Context) string {
 // logins is the directory as the POP3 server asks it.
 type logins struct{ users *auth.Directory }
 
-func (l logins) Authenticate(ctx context.Context, user, password string) (pop3d.Login, error) {
-	account, err := l.users.Authenticate(ctx, user, password)
+func (l logins) Authenticate(ctx context.Context, c pop3d.Credentials) (pop3d.Login, error) {
+	account, err := l.users.Authenticate(ctx, auth.Credentials(c))
 	if err != nil {
-		return pop3d.Login{}, translate(err, [2]error{auth.ErrBadCredentials, pop3d.ErrBadCredentials})
+		return pop3d.Login{}, translate(err,
+			[2]error{auth.ErrThrottled, pop3d.ErrThrottled},
+			[2]error{auth.ErrBadCredentials, pop3d.ErrBadCredentials})
 	}
-	return pop3d.Login{Mailbox: account.Mailbox, Alive: account.Alive}, nil
+	return pop3d.Login{Mailbox: account.Mailbox, AppPassword: account.AppPassword, Alive: account.Alive}, nil
 }
 
 // deliveries is the storage as the SMTP receiver asks it.
@@ -130,10 +136,17 @@ type server struct {
 	log       *slog.Logger
 	level     *slog.LevelVar
 	closers   []func() error
+	since     time.Time
+	acme      *acme.Client    // nil: certificates come from elsewhere
+	control   *control.Server // nil: it could not be opened
 
-	limiters map[string]*listen.Limiter // by protocol
-	metrics  *metrics.Metrics           // nil: nobody asks
-	http     *metrics.Server            // with metrics
+	limiters   map[string]*listen.Limiter // by protocol
+	metrics    *metrics.Metrics           // nil: nobody asks
+	http       *metrics.Server            // with metrics
+	configFile string                     // read again by a reload
+	readable   []string                   // directories that may be read beside the data directory; nil: all
+
+	proofs *http.Server // answers authorities
 }
 
 // assemble joins the parts.
@@ -147,6 +160,8 @@ func (s *server) assemble() {
 		deliveries{mail: s.mail, users: s.users, fill: new(fillLevels), log: smtpLog}, smtpLog)
 	s.pop3 = pop3d.NewServer(s.pop3Config(s.config), logins{s.users}, maildrops{s.mail},
 		pop3d.SASL{Mechanisms: auth.Mechanisms(), New: auth.NewSASL}, s.log.With("protocol", "pop3"))
+	s.proofs = s.newProofs()
+	s.listenControl()
 }
 
 func (s *server) pop3Config(c *config.Config) pop3d.Config {
@@ -160,7 +175,15 @@ func (s *server) pop3Config(c *config.Config) pop3d.Config {
 		AllowPlaintext: c.Auth.AllowPlaintext.Allows,
 		IdleTimeout:    c.POP3.IdleTimeout,
 		LoginDelay:     c.POP3.LoginDelay,
-		Observer:       observer,
-		Traced:         tracing(c),
+
+		LoginTimeout:     c.POP3.LoginTimeout,
+		HandshakeTimeout: c.POP3.HandshakeTimeout,
+		MaxCommands:      c.POP3.MaxCommands,
+		MaxErrors:        c.POP3.MaxErrors,
+		MaxFailedLogins:  c.POP3.MaxFailedLogins,
+		Pause:            c.Limits.Pause,
+
+		Observer: observer,
+		Traced:   tracing(c),
 	}
 }

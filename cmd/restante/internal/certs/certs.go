@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ type Pair struct {
 // Info describes a certificate in use.
 type Info struct {
 	Names      []string // domain names and IP addresses it is valid for
+	Issuer     string
 	NotAfter   time.Time
 	SelfSigned bool
 	Source     string   // the certificate's file
@@ -40,6 +42,8 @@ func (i Info) String() string {
 // concurrent use.
 type Manager struct {
 	self    selfSigned
+	fetched string // file of certificate and key that comes later; "": none does
+	version uint16 // of TLS, the least
 	current atomic.Pointer[set]
 
 	reloading sync.Mutex // held by who changes what follows
@@ -57,17 +61,33 @@ type set struct {
 // entry is a certificate ready for use.
 type entry struct {
 	tls  tls.Certificate
-	info Info
+	pair Pair
+	info Info // without its warnings
 }
 
-// Check reads the pairs as Open would and describes them. It writes nothing.
-// The error names every file that cannot be used, and why.
-func Check(pairs []Pair) ([]Info, error) {
-	s, err := load(pairs, time.Now())
+// Check reads the files as OpenWith would and describes them. It writes nothing:
+// a self-signed certificate that is not there yet is not described. The error names
+// every file that cannot be used, and why.
+func Check(o Options) ([]Info, error) {
+	m := &Manager{self: newSelfSigned(o.SelfSignedDir, o.Hostname, o.ExtraNames), fetched: o.Fetched}
+	files := m.files(o.Pairs)
+	if self := m.self.pair(); len(files) == 0 && o.SelfSignedDir != "" && exist(self) {
+		files = []Pair{self}
+	}
+	s, err := load(files)
 	if err != nil {
 		return nil, err
 	}
 	return s.infos(), nil
+}
+
+func exist(p Pair) bool {
+	for _, file := range []string{p.Certificate, p.Key} {
+		if _, err := os.Stat(file); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // Open reads the pairs. Without pairs it uses the self-signed certificate in
@@ -75,8 +95,25 @@ func Check(pairs []Pair) ([]Info, error) {
 // other names or expires soon. It is for hostname, and for extraNames: domain
 // names and IP addresses. The error names the file and the reason.
 func Open(pairs []Pair, selfSignedDir, hostname string, extraNames []string) (*Manager, error) {
-	m := &Manager{self: newSelfSigned(selfSignedDir, hostname, extraNames)}
-	if err := m.Reload(pairs); err != nil {
+	return OpenWith(Options{Pairs: pairs, SelfSignedDir: selfSignedDir, Hostname: hostname, ExtraNames: extraNames})
+}
+
+// Options are for OpenWith.
+type Options struct {
+	Pairs         []Pair
+	SelfSignedDir string
+	Hostname      string
+	ExtraNames    []string
+	// Fetched is a file of a certificate, its chain and its key, that is used after the
+	// pairs as soon as it is there. "": none.
+	Fetched    string
+	MinVersion uint16 // of TLS; 0 is 1.2
+}
+
+// OpenWith is Open with all there is to choose.
+func OpenWith(o Options) (*Manager, error) {
+	m := &Manager{self: newSelfSigned(o.SelfSignedDir, o.Hostname, o.ExtraNames), fetched: o.Fetched, version: max(o.MinVersion, tls.VersionTLS12)}
+	if err := m.Reload(o.Pairs); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -92,15 +129,15 @@ func (m *Manager) Reload(pairs []Pair) error {
 
 // read is Reload with the lock held.
 func (m *Manager) read(pairs []Pair) error {
-	now, files := time.Now(), pairs
-	if len(pairs) == 0 {
+	now, files := time.Now(), m.files(pairs)
+	if len(files) == 0 {
 		if err := m.self.ensure(now); err != nil {
 			return err
 		}
 		files = []Pair{m.self.pair()}
 	}
 	found := stamps(files) // before they are read: a later change is one
-	s, err := load(files, now)
+	s, err := load(files)
 	if err != nil {
 		return err
 	}
@@ -109,12 +146,25 @@ func (m *Manager) read(pairs []Pair) error {
 	return nil
 }
 
-// Config returns the settings of TLS servers: TLS 1.2 or later, with a
+// files are those to read: the pairs, and what was fetched if it can be used. None:
+// the self-signed certificate is to be used.
+func (m *Manager) files(pairs []Pair) []Pair {
+	if m.fetched == "" {
+		return pairs
+	}
+	own := Pair{m.fetched, m.fetched}
+	if _, err := loadPair(own); err != nil {
+		return pairs // another one is going to be fetched
+	}
+	return append(pairs[:len(pairs):len(pairs)], own)
+}
+
+// Config returns the settings of TLS servers: the least version of the options, with a
 // certificate for the host name that the client asks for, else the first. It
 // follows a Reload. The caller must not change it.
 func (m *Manager) Config() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
+		MinVersion: m.version,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return m.current.Load().choose(hello.ServerName), nil
 		},
@@ -144,6 +194,7 @@ func (s *set) choose(name string) *tls.Certificate {
 func (s *set) infos() []Info {
 	infos := make([]Info, 0, len(s.entries))
 	for _, e := range s.entries {
+		e.info.Warnings = warnings(e.pair, e.tls.Leaf, time.Now())
 		infos = append(infos, e.info)
 	}
 	return infos

@@ -144,7 +144,7 @@ func TestBadPairs(t *testing.T) {
 		{Pair{good.Key, good.Certificate}, good.Key, "certificate"},
 		{Pair{good.Certificate, locked}, locked, "passphrase"},
 	} {
-		_, err := Check([]Pair{good, test.pair})
+		_, err := Check(Options{Pairs: []Pair{good, test.pair}})
 		if err == nil {
 			t.Errorf("%v was accepted", test.pair)
 			continue
@@ -154,7 +154,7 @@ func TestBadPairs(t *testing.T) {
 		}
 	}
 	// Each wrong pair is reported.
-	if _, err := Check([]Pair{{missing, good.Key}, good, {empty, good.Key}}); err == nil || !strings.Contains(err.Error(), missing) || !strings.Contains(err.Error(), empty) {
+	if _, err := Check(Options{Pairs: []Pair{{missing, good.Key}, good, {empty, good.Key}}}); err == nil || !strings.Contains(err.Error(), missing) || !strings.Contains(err.Error(), empty) {
 		t.Errorf("two wrong pairs: %v", err)
 	}
 }
@@ -167,7 +167,7 @@ func TestUnreadable(t *testing.T) {
 	if err := os.Chmod(p.Key, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Check([]Pair{p}); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), p.Key) {
+	if _, err := Check(Options{Pairs: []Pair{p}}); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), p.Key) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -185,7 +185,7 @@ func TestDescription(t *testing.T) {
 	if err := os.Chmod(group.Key, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	infos, err := Check([]Pair{open, soon, group, expired, early})
+	infos, err := Check(Options{Pairs: []Pair{open, soon, group, expired, early}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,4 +258,56 @@ func TestReloadBesideHandshakes(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestFetched: a certificate that comes later takes the place of the self-signed
+// one, and stands behind those that are configured. A damaged one is nobody's.
+func TestFetched(t *testing.T) {
+	dir := t.TempDir()
+	own, other := issue(t, dir, "own", nextYear(), "own.example.org"), issue(t, dir, "other", nextYear(), "mail.example.org")
+	fetched := filepath.Join(dir, "fetched.pem")
+	o := Options{SelfSignedDir: filepath.Join(dir, "tls"), Hostname: "mail.example.org", Fetched: fetched, MinVersion: tls.VersionTLS13}
+	m, err := OpenWith(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.Describe()[0].SelfSigned || m.Config().MinVersion != tls.VersionTLS13 {
+		t.Errorf("before it comes: %+v", m.Describe())
+	}
+	join := func(p Pair) {
+		cert, key := read(t, p.Certificate), read(t, p.Key)
+		if err := os.WriteFile(fetched, append(cert, key...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join(other)
+	if err := m.Reload(nil); err != nil {
+		t.Fatal(err)
+	}
+	if d := m.Describe(); len(d) != 1 || d[0].Source != fetched || d[0].Issuer == "" {
+		t.Errorf("when it is there: %+v", d)
+	}
+	o.Pairs = []Pair{own}
+	if d, err := Check(o); err != nil || len(d) != 2 || d[0].Source != own.Certificate || d[1].Source != fetched {
+		t.Errorf("with a configured one: %+v, %v", d, err)
+	}
+	if err := os.WriteFile(fetched, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := Check(o); err != nil || len(d) != 1 {
+		t.Errorf("a damaged one: %+v, %v", d, err)
+	}
+	o.Pairs = nil
+	if d, err := Check(o); err != nil || len(d) != 1 || !d[0].SelfSigned {
+		t.Errorf("a damaged one alone: %+v, %v", d, err)
+	}
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }

@@ -18,11 +18,11 @@ import (
 const expiresSoon = 14 * 24 * time.Hour
 
 // load reads every pair; all of them, or an error for each that is wrong.
-func load(pairs []Pair, now time.Time) (*set, error) {
+func load(pairs []Pair) (*set, error) {
 	s := &set{}
 	var errs []error
 	for _, p := range pairs {
-		e, err := loadPair(p, now)
+		e, err := loadPair(p)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -36,7 +36,7 @@ func load(pairs []Pair, now time.Time) (*set, error) {
 	return s, nil
 }
 
-func loadPair(p Pair, now time.Time) (entry, error) {
+func loadPair(p Pair) (entry, error) {
 	chain, err := readFile("certificate", p.Certificate)
 	if err != nil {
 		return entry{}, err
@@ -50,13 +50,27 @@ func loadPair(p Pair, now time.Time) (entry, error) {
 		return entry{}, pairError(p, key, err)
 	}
 	leaf := c.Leaf
-	return entry{tls: c, info: Info{
+	return entry{tls: c, pair: p, info: Info{
 		Names:      names(leaf),
+		Issuer:     issuer(leaf),
 		NotAfter:   leaf.NotAfter,
 		SelfSigned: selfSignedLeaf(leaf),
 		Source:     p.Certificate,
-		Warnings:   warnings(p, leaf, now),
 	}}, nil
+}
+
+// issuer is who has signed the certificate, as people call it.
+func issuer(leaf *x509.Certificate) string {
+	name := leaf.Issuer
+	switch {
+	case len(name.Organization) > 0 && name.CommonName != "" && name.Organization[0] != name.CommonName:
+		return name.Organization[0] + " " + name.CommonName
+	case name.CommonName != "":
+		return name.CommonName
+	case len(name.Organization) > 0:
+		return name.Organization[0]
+	}
+	return name.String()
 }
 
 // selfSignedLeaf tells whether the certificate is signed with its own key. It

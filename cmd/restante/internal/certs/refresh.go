@@ -42,7 +42,7 @@ func stamps(pairs []Pair) []stamp {
 func (m *Manager) Refresh() (changed bool, err error) {
 	m.reloading.Lock()
 	defer m.reloading.Unlock()
-	files := m.pairs
+	files := m.files(m.pairs)
 	if len(files) == 0 {
 		files = []Pair{m.self.pair()}
 	}

@@ -23,6 +23,10 @@ type Config struct {
 	POP3     POP3
 	TLS      TLS
 	Auth     Auth
+	Limits   Limits
+	Proxy    Proxy
+	Sandbox  Sandbox
+	User     string // as whom root serves; "": the owner of DataDir
 	Log      Log
 	Metrics  Metrics
 
@@ -34,6 +38,19 @@ type SMTP struct {
 	Listen         []string
 	MaxMessageSize Size
 	MaxRecipients  int // of one message
+
+	MaxConnections   int
+	MaxCommands      int // between two messages, four for each recipient that may be not counted
+	MaxErrors        int
+	MaxRefused       int           // recipients
+	GreetingPause    time.Duration // before our greeting
+	RejectHurried    bool
+	GreetingTimeout  time.Duration // for the client's
+	CommandTimeout   time.Duration
+	DataTimeout      time.Duration // between two pieces of a message
+	MessageTimeout   time.Duration // for a whole one
+	HandshakeTimeout time.Duration // TLS
+	MinRate          Size          // octets a second of a message
 }
 
 // POP3 is about fetching mail. ListenTLS is for TLS from the first octet.
@@ -41,11 +58,45 @@ type POP3 struct {
 	Listen, ListenTLS []string
 	IdleTimeout       time.Duration
 	LoginDelay        time.Duration
+
+	MaxConnections   int
+	MaxCommands      int // before the login
+	MaxErrors        int
+	MaxFailedLogins  int
+	LoginTimeout     time.Duration // from the first octet to the login
+	HandshakeTimeout time.Duration // TLS
+}
+
+// Proxy is about clients that come through others.
+type Proxy struct {
+	Trusted Networks
+}
+
+// Sandbox is what the server denies itself.
+type Sandbox struct {
+	Landlock bool
+}
+
+// Limits are for both protocols. 0 is no limit.
+type Limits struct {
+	PerAddress int           // connections of an address, each protocol by itself
+	PerNetwork int           // likewise of a network
+	PerMinute  int           // new ones of an address
+	Pause      time.Duration // after an error, the more there were the longer
 }
 
 // TLS holds the certificates; none means a self-signed one.
 type TLS struct {
 	Certificates []Certificate
+	MinVersion   uint16 // as in crypto/tls
+
+	ACME          bool
+	ACMEEmail     string
+	ACMENames     []string // none: the hostname
+	ACMEDirectory string   // URL
+	ACMERoots     string   // PEM file, absolute; "": those of the system
+	ACMEHTTP      []string // addresses to listen on
+	ACMETLS       []string
 }
 
 // Certificate names the PEM files of a certificate and its key, absolute.
@@ -56,6 +107,8 @@ type Certificate struct {
 // Auth is about logins. Argon2Memory is in octets, whole KiB.
 type Auth struct {
 	AllowPlaintext Networks
+	FailureDelay   time.Duration
+	Exempt         Networks // never refused for the failures of their address
 	Argon2Memory   Size
 	Argon2Time     int
 	Argon2Threads  int
@@ -95,6 +148,11 @@ const configFileVariable = "RESTANTE_CONFIG"
 
 var errNoPorts = errors.New("smtp.listen, pop3.listen and pop3.listen_tls are all empty: there is nothing to serve")
 
+var (
+	errNoChallenge = errors.New("tls.acme is true, but tls.acme_http and tls.acme_tls are both empty: the authority cannot see that the names are yours")
+	errLocalName   = errors.New("tls.acme is true, but the hostname is localhost, for which nobody gives certificates")
+)
+
 var errNoHostname = errors.New(`hostname is not set: give the name that the DNS has for this machine, for example hostname = "mail.example.org"`)
 
 // Default returns the defaults. There is none for the hostname.
@@ -129,6 +187,12 @@ func Load(path string, o LoadOptions) (*Config, error) {
 	l.samePorts()
 	if len(c.SMTP.Listen)+len(c.POP3.Listen)+len(c.POP3.ListenTLS) == 0 {
 		l.problems = append(l.problems, errNoPorts)
+	}
+	if c.TLS.ACME && len(c.TLS.ACMEHTTP)+len(c.TLS.ACMETLS) == 0 {
+		l.problems = append(l.problems, errNoChallenge)
+	}
+	if c.TLS.ACME && c.Hostname == "localhost" && len(c.TLS.ACMENames) == 0 {
+		l.problems = append(l.problems, errLocalName)
 	}
 	if c.origins["hostname"] == "" && !o.WithoutHostname && !l.broken {
 		l.problems = append(l.problems, errNoHostname)

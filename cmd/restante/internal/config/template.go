@@ -57,7 +57,7 @@ func example(b *strings.Builder, s setting, name string) {
 // literal is the default as TOML.
 func literal(s setting) string {
 	switch {
-	case s.accepts&flag != 0 || s.accepts == number:
+	case s.accepts == number, s.accepts&flag != 0 && (s.standard[0] == "true" || s.standard[0] == "false"):
 		return s.standard[0]
 	case s.accepts&list != 0:
 		items := make([]string, 0, len(s.standard))

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -125,6 +128,33 @@ func (n Networks) items() []string {
 	if len(n.prefixes) == 0 {
 		return []string{strconv.FormatBool(n.all)}
 	}
+	return n.list()
+}
+
+// All tells whether every address is in the set, of either family.
+func (n Networks) All() bool {
+	for _, p := range n.prefixes {
+		if p.Bits() == 0 {
+			return true
+		}
+	}
+	return n.all
+}
+
+// Beyond tells whether an address that is not of this machine is in the set.
+func (n Networks) Beyond() bool {
+	for _, p := range n.prefixes {
+		if !p.Addr().IsLoopback() || p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 128 {
+			return true
+		}
+	}
+	return n.all
+}
+
+// Empty tells whether no address is in the set.
+func (n Networks) Empty() bool { return !n.all && len(n.prefixes) == 0 }
+
+func (n Networks) list() []string {
 	var items []string
 	for _, p := range n.prefixes {
 		items = append(items, p.String())
@@ -240,6 +270,76 @@ func checkAddress(addr string) error {
 	return nil
 }
 
+// hostnames takes a list of host names.
+func hostnames(field func(*Config) *[]string) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		var names []string
+		for _, item := range v.items {
+			name, err := parseHostname(item)
+			if err != nil {
+				return err
+			}
+			names = append(names, name)
+		}
+		*field(c) = names
+		return nil
+	}
+}
+
+// optional leaves what an empty text is for as it was.
+func optional(set func(*Config, value) error) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		if v.items[0] == "" {
+			return nil
+		}
+		return set(c, v)
+	}
+}
+
+// setFile takes the name of a file, from the directory of the configuration.
+func setFile(field func(*Config) *string) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		if v.items[0] == "" {
+			return errEmpty
+		}
+		file, err := filepath.Abs(v.path(v.items[0]))
+		if err != nil {
+			return fmt.Errorf("cannot be found: %w", err)
+		}
+		*field(c) = file
+		return nil
+	}
+}
+
+func parseURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return "", fmt.Errorf("must be a URL that begins with https://, not %q", s)
+	}
+	return s, nil
+}
+
+// parseEmail checks only what would break the request; the authority knows better.
+func parseEmail(s string) (string, error) {
+	local, domain, ok := strings.Cut(s, "@")
+	if !ok || local == "" || domain == "" || strings.ContainsAny(s, " \t\r\n,?<>") {
+		return "", fmt.Errorf("must be an e-mail address, not %q", s)
+	}
+	return s, nil
+}
+
+func parseTLSVersion(s string) (uint16, error) {
+	switch s {
+	case "1.2":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, fmt.Errorf("must be \"1.2\" or \"1.3\", not %q", s)
+}
+
+func showTLSVersion(v uint16) string { return strings.TrimPrefix(tls.VersionName(v), "TLS ") }
+
 // parseHostname checks a fully qualified domain name (RFC 1123 section 2.1), or
 // localhost, for trials.
 func parseHostname(s string) (string, error) {
@@ -269,6 +369,20 @@ func isLabel(s string) bool {
 		return false
 	}
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+func parseUser(s string) (string, error) {
+	if strings.ContainsAny(s, " :/\t\r\n") {
+		return "", fmt.Errorf("must be the name of a user of this machine, not %q", s)
+	}
+	return s, nil
+}
+
+func parseBool(s string) (bool, error) {
+	if s != "true" && s != "false" {
+		return false, fmt.Errorf("must be true or false, not %q", s)
+	}
+	return s == "true", nil
 }
 
 func parseLevel(s string) (slog.Level, error) {

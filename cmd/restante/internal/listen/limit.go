@@ -23,14 +23,19 @@ const (
 	maxDrained = 4096
 	// logInterval is the least time between two log lines about refusals.
 	logInterval = 10 * time.Second
+	// maxFresh is how many addresses are counted in a minute: enough for the
+	// handshakes that a small machine can do in that time.
+	maxFresh = 100_000
 )
 
 var errNotTCP = errors.New("not a TCP connection")
 
-// Limits bound the connections that are open at the same time. 0 is no limit.
+// Limits bound connections. 0 is no limit. Loopback is bound by Total only.
 type Limits struct {
-	Total      int // on all wrapped listeners together
-	PerAddress int // from one IPv4 address or IPv6 /64 network; loopback is exempt
+	Total      int // open at the same time on all wrapped listeners together
+	PerAddress int // of these, from one IPv4 address or IPv6 /64 network
+	PerNetwork int // likewise, from an IPv4 /24 or an IPv6 /48
+	PerMinute  int // new ones from one IPv4 address or IPv6 /64 network
 }
 
 // Limiter counts the connections of all the listeners it wraps. It is safe for
@@ -44,9 +49,11 @@ type Limiter struct {
 
 	mu     sync.Mutex
 	total  int
-	byPeer map[netip.Prefix]int // only peers that have a connection
-	logged time.Time            // of the last line about a refusal
-	silent int                  // refusals since without a line
+	open   map[netip.Prefix]int // by address and by network; only those that have a connection
+	fresh  map[netip.Prefix]int // by address, those since minute began
+	minute time.Time
+	logged time.Time // of the last line about a refusal
+	silent int       // refusals since without a line
 
 	refused atomic.Int64
 }
@@ -65,8 +72,16 @@ func NewLimiter(l Limits, log *slog.Logger) *Limiter {
 		now:      time.Now,
 		patience: refusalTime,
 		refusal:  make(chan struct{}, maxRefusals),
-		byPeer:   make(map[netip.Prefix]int),
+		open:     make(map[netip.Prefix]int),
+		fresh:    make(map[netip.Prefix]int),
 	}
+}
+
+// Reconfigure has other limits hold for connections to come.
+func (x *Limiter) Reconfigure(l Limits) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.limits = l
 }
 
 // Wrap returns a listener whose Accept yields only connections within the
@@ -91,57 +106,83 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		tcp, ok := c.(*net.TCPConn)
-		if !ok {
+		tcp, remote, local := tcpOf(c)
+		if tcp == nil {
 			return nil, errors.Join(fmt.Errorf("listen: %T: %w", c, errNotTCP), c.Close())
 		}
-		peer, local := peerOf(tcp)
-		reason := l.limiter.take(peer, local)
+		peer := newPeer(addrOf(remote))
+		reason := l.limiter.take(peer)
 		if reason == "" {
-			return &conn{TCPConn: tcp, release: sync.OnceFunc(func() { l.limiter.release(peer) })}, nil
+			return &conn{TCPConn: tcp, remote: remote, local: local, release: sync.OnceFunc(func() { l.limiter.release(peer) })}, nil
 		}
-		l.limiter.note(tcp.RemoteAddr(), reason)
+		l.limiter.note(remote, reason)
 		l.limiter.refuse(tcp, l.text)
 	}
 }
 
-// peerOf tells as whom a client counts: an IPv4 address, or the /64 network that
-// one IPv6 customer has to choose addresses from.
-func peerOf(c *net.TCPConn) (peer netip.Prefix, loopback bool) {
-	addr, _ := c.RemoteAddr().(*net.TCPAddr) // what AddrPort does of nil is harmless
-	return peerNetwork(addr.AddrPort().Addr())
+// tcpOf is the TCP connection below c, nil if there is none, and its ends.
+func tcpOf(c net.Conn) (tcp *net.TCPConn, remote, local net.Addr) {
+	switch c := c.(type) {
+	case *net.TCPConn:
+		tcp = c
+	case *represented:
+		tcp = c.TCPConn
+	}
+	return tcp, c.RemoteAddr(), c.LocalAddr()
 }
 
-func peerNetwork(addr netip.Addr) (peer netip.Prefix, loopback bool) {
+// peer is as whom a client counts.
+type peer struct {
+	address  netip.Prefix // an IPv4 address, or the /64 that one IPv6 customer has to choose from
+	network  netip.Prefix // an IPv4 /24 or an IPv6 /48
+	loopback bool
+}
+
+func newPeer(addr netip.Addr) peer {
 	addr = addr.Unmap().WithZone("")
-	bits := 32
+	bits, wider := 32, 24
 	if addr.Is6() {
-		bits = 64
+		bits, wider = 64, 48
 	}
-	return netip.PrefixFrom(addr, bits).Masked(), addr.IsLoopback()
+	return peer{netip.PrefixFrom(addr, bits).Masked(), netip.PrefixFrom(addr, wider).Masked(), addr.IsLoopback()}
 }
 
 // take counts a connection, or says which limit forbids it.
-func (x *Limiter) take(peer netip.Prefix, loopback bool) (reason string) {
+func (x *Limiter) take(p peer) (reason string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if now := x.now(); now.Sub(x.minute) >= time.Minute || now.Before(x.minute) {
+		x.minute = now
+		clear(x.fresh)
+	}
+	l := x.limits
 	switch {
-	case x.limits.Total > 0 && x.total >= x.limits.Total:
+	case l.Total > 0 && x.total >= l.Total:
 		return "too many connections"
-	case !loopback && x.limits.PerAddress > 0 && x.byPeer[peer] >= x.limits.PerAddress:
+	case p.loopback:
+	case l.PerAddress > 0 && x.open[p.address] >= l.PerAddress:
 		return "too many connections from this address"
+	case l.PerNetwork > 0 && x.open[p.network] >= l.PerNetwork:
+		return "too many connections from this network"
+	case l.PerMinute > 0 && x.fresh[p.address] >= l.PerMinute:
+		return "too many new connections from this address in a minute"
+	case l.PerMinute > 0 && len(x.fresh) < maxFresh:
+		x.fresh[p.address]++
 	}
 	x.total++
-	x.byPeer[peer]++
+	x.open[p.address]++
+	x.open[p.network]++
 	return ""
 }
 
-func (x *Limiter) release(peer netip.Prefix) {
+func (x *Limiter) release(p peer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.total--
-	if x.byPeer[peer]--; x.byPeer[peer] == 0 {
-		delete(x.byPeer, peer)
+	for _, prefix := range []netip.Prefix{p.address, p.network} {
+		if x.open[prefix]--; x.open[prefix] == 0 {
+			delete(x.open, prefix)
+		}
 	}
 }
 
@@ -195,8 +236,15 @@ func (x *Limiter) refuse(c *net.TCPConn, text string) {
 // conn is a connection that counts until it is closed.
 type conn struct {
 	*net.TCPConn
-	release func() // does its work once
+	remote, local net.Addr // of the client, which may have come through a proxy
+	release       func()   // does its work once
 }
+
+// RemoteAddr is the address of the client.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+// LocalAddr is the address that the client has connected to.
+func (c *conn) LocalAddr() net.Addr { return c.local }
 
 // NetConn returns the connection underneath.
 func (c *conn) NetConn() net.Conn { return c.TCPConn }

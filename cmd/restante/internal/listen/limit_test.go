@@ -106,8 +106,8 @@ func TestTotal(t *testing.T) {
 	wantRefused(t, dial(t, smtp), refusal)
 	second.Close()
 	third.Close()
-	if x.total != 0 || len(x.byPeer) != 0 {
-		t.Errorf("all closed, and %d of %d peers are left", x.total, len(x.byPeer))
+	if x.total != 0 || len(x.open) != 0 {
+		t.Errorf("all closed, and %d of %d peers are left", x.total, len(x.open))
 	}
 }
 
@@ -125,9 +125,9 @@ func TestPeerNetwork(t *testing.T) {
 		{"::ffff:127.0.0.1", "127.0.0.1/32", true},
 		{"::1", "::/64", true},
 	} {
-		got, loopback := peerNetwork(netip.MustParseAddr(test.addr))
-		if got.String() != test.want || loopback != test.loopback {
-			t.Errorf("%s: %s %v, want %s %v", test.addr, got, loopback, test.want, test.loopback)
+		got := newPeer(netip.MustParseAddr(test.addr))
+		if got.address.String() != test.want || got.loopback != test.loopback || !got.network.Contains(got.address.Addr()) {
+			t.Errorf("%s: %+v, want %s %v", test.addr, got, test.want, test.loopback)
 		}
 	}
 }
@@ -135,7 +135,7 @@ func TestPeerNetwork(t *testing.T) {
 func TestPerAddress(t *testing.T) {
 	x := NewLimiter(Limits{Total: 6, PerAddress: 2}, nil)
 	take := func(addr string) bool {
-		return x.take(peerNetwork(netip.MustParseAddr(addr))) == ""
+		return x.take(newPeer(netip.MustParseAddr(addr))) == ""
 	}
 	for i, step := range []struct {
 		addr string
@@ -151,14 +151,13 @@ func TestPerAddress(t *testing.T) {
 			t.Errorf("step %d, %s: %v, want %v", i, step.addr, got, step.want)
 		}
 	}
-	peer, _ := peerNetwork(netip.MustParseAddr("2001:db8::9"))
-	x.release(peer)
+	x.release(newPeer(netip.MustParseAddr("2001:db8::9")))
 	if take("192.0.2.1") || !take("2001:db8::4") {
 		t.Error("a release is for its own network")
 	}
 	loopback := NewLimiter(Limits{PerAddress: 1}, nil)
 	for range 3 {
-		if loopback.take(peerNetwork(netip.MustParseAddr("127.0.0.1"))) != "" {
+		if loopback.take(newPeer(netip.MustParseAddr("127.0.0.1"))) != "" {
 			t.Error("loopback has a limit")
 		}
 	}
@@ -184,7 +183,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 func TestRefusedClientMaySpeak(t *testing.T) {
 	x := NewLimiter(Limits{Total: 1}, nil)
 	x.patience = time.Minute
-	x.take(peerNetwork(netip.MustParseAddr("192.0.2.1")))
+	x.take(newPeer(netip.MustParseAddr("192.0.2.1")))
 	l := x.Wrap(open(t), refusal)
 	c := dial(t, l)
 	if _, err := io.WriteString(c, "EHLO too.early\r\n"); err != nil {
@@ -301,27 +300,80 @@ func TestConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			peer, _ := peerNetwork(netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i%5)))
+			peer := newPeer(netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i%5)))
 			for range 1000 {
-				if x.take(peer, false) == "" {
+				if x.take(peer) == "" {
 					x.release(peer)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if x.total != 0 || len(x.byPeer) != 0 {
-		t.Errorf("%d connections and %d peers are left", x.total, len(x.byPeer))
+	if x.total != 0 || len(x.open) != 0 {
+		t.Errorf("%d connections and %d peers are left", x.total, len(x.open))
 	}
 }
 
 func BenchmarkTakeRelease(b *testing.B) {
 	x := NewLimiter(Limits{Total: 10, PerAddress: 3}, nil)
-	peer, _ := peerNetwork(netip.MustParseAddr("2001:db8::1"))
+	peer := newPeer(netip.MustParseAddr("2001:db8::1"))
 	b.ReportAllocs()
 	for b.Loop() {
-		if x.take(peer, false) == "" {
+		if x.take(peer) == "" {
 			x.release(peer)
 		}
+	}
+}
+
+func TestPerNetwork(t *testing.T) {
+	x := NewLimiter(Limits{PerAddress: 2, PerNetwork: 3}, nil)
+	take := func(addr string) string { return x.take(newPeer(netip.MustParseAddr(addr))) }
+	const network = "too many connections from this network"
+	for i, step := range []struct{ addr, want string }{
+		{"192.0.2.1", ""}, {"192.0.2.2", ""}, {"192.0.2.3", ""}, {"192.0.2.4", network}, {"192.0.3.4", ""},
+		{"2001:db8:0:1::1", ""}, {"2001:db8:0:2::1", ""}, {"2001:db8:0:3::1", ""}, {"2001:db8:0:4::1", network}, {"2001:db8:1:1::1", ""},
+		{"127.0.0.1", ""}, {"127.0.0.1", ""}, {"127.0.0.1", ""}, {"127.0.0.1", ""},
+	} {
+		if got := take(step.addr); got != step.want {
+			t.Errorf("step %d, %s: %q, want %q", i, step.addr, got, step.want)
+		}
+	}
+	x.release(newPeer(netip.MustParseAddr("192.0.2.1")))
+	if got := take("192.0.2.4"); got != "" {
+		t.Errorf("after one was closed: %q", got)
+	}
+}
+
+func TestPerMinute(t *testing.T) {
+	x := NewLimiter(Limits{PerMinute: 3}, nil)
+	now := time.Now()
+	x.now = func() time.Time { return now }
+	come := func(addr string) bool {
+		p := newPeer(netip.MustParseAddr(addr))
+		if x.take(p) != "" {
+			return false
+		}
+		x.release(p)
+		return true
+	}
+	for i := range 5 {
+		if got := come("192.0.2.1"); got != (i < 3) {
+			t.Errorf("connection %d: %v", i, got)
+		}
+	}
+	if !come("192.0.2.2") || !come("127.0.0.1") {
+		t.Error("others are refused, too")
+	}
+	now = now.Add(time.Minute)
+	if !come("192.0.2.1") {
+		t.Error("refused in the next minute")
+	}
+	x.Reconfigure(Limits{PerMinute: 1})
+	if come("192.0.2.1") {
+		t.Error("the new limit does not hold")
+	}
+	now = now.Add(-time.Hour)
+	if !come("192.0.2.1") {
+		t.Error("a clock that was set back has a minute last an hour")
 	}
 }

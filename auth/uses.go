@@ -1,0 +1,159 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const (
+	// flushAfter is how long what logins leave behind may wait to be written.
+	flushAfter = 5 * time.Second
+	// sameUse is how long the same use of a credential is not noted again.
+	sameUse = time.Minute
+	maxUses = 16384
+)
+
+// uses collects what logins leave behind: one that is right would otherwise wait
+// for the disk, and make every process forget what it knows of the directory.
+type uses struct {
+	mu      sync.Mutex
+	app     map[int64]Use // by the number of the app password, to be written
+	stale   map[int64]Use // by the number of the user, likewise
+	written map[int64]Use // of app passwords
+	timer   *time.Timer   // nil: nothing to write
+	closed  bool
+}
+
+// noteApp notes that an app password was used.
+func (d *Directory) noteApp(id int64, u Use) {
+	d.uses.mu.Lock()
+	defer d.uses.mu.Unlock()
+	if last := d.uses.written[id]; last.Protocol == u.Protocol && last.Address == u.Address && u.Time.Sub(last.Time) < sameUse {
+		return
+	}
+	if len(d.uses.written) >= maxUses {
+		clear(d.uses.written)
+	}
+	d.uses.app[id], d.uses.written[id] = u, u
+	d.flushSoon()
+}
+
+// noteStale notes that somebody still has the user's previous password.
+func (d *Directory) noteStale(user int64, u Use) {
+	d.uses.mu.Lock()
+	defer d.uses.mu.Unlock()
+	d.uses.stale[user] = u
+	d.flushSoon()
+}
+
+// noteFailures has the state of the throttle saved.
+func (d *Directory) noteFailures() {
+	if d.throttleFile == "" || !d.throttle.Changed() {
+		return
+	}
+	d.uses.mu.Lock()
+	defer d.uses.mu.Unlock()
+	d.flushSoon()
+}
+
+// flushSoon is called with the lock held.
+func (d *Directory) flushSoon() {
+	if d.uses.timer == nil && !d.uses.closed {
+		d.uses.timer = time.AfterFunc(flushAfter, d.flush)
+	}
+}
+
+// flush writes what has been collected. What cannot be written is for the log
+// only, and is tried again with the next.
+func (d *Directory) flush() {
+	d.uses.mu.Lock()
+	defer d.uses.mu.Unlock()
+	d.uses.timer = nil
+	ctx := context.Background()
+	if len(d.uses.app)+len(d.uses.stale) > 0 {
+		if err := d.writeUses(ctx); err != nil {
+			d.log.WarnContext(ctx, "the last use of passwords was not noted", "error", err)
+		} else {
+			clear(d.uses.app)
+			clear(d.uses.stale)
+		}
+	}
+	if d.throttleFile != "" && d.throttle.Changed() {
+		if err := d.saveThrottle(); err != nil {
+			d.log.WarnContext(ctx, "failed logins were not saved, and are forgotten at a restart", "error", err)
+		}
+	}
+}
+
+func (d *Directory) writeUses(ctx context.Context) error {
+	return d.change(ctx, func(tx *sql.Tx) error {
+		for id, u := range d.uses.app {
+			_, err := tx.ExecContext(ctx, `UPDATE app_passwords SET used = $2, used_by = $3, used_from = $4 WHERE id = $1`,
+				id, u.Time.Unix(), u.Protocol, u.Address)
+			if err != nil {
+				return err
+			}
+		}
+		for id, u := range d.uses.stale {
+			_, err := tx.ExecContext(ctx, `UPDATE users SET stale = $2, stale_by = $3, stale_from = $4 WHERE id = $1 AND previous IS NOT NULL`,
+				id, u.Time.Unix(), u.Protocol, u.Address)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// finishUses writes what is left, when the directory is closed.
+func (d *Directory) finishUses() {
+	d.uses.mu.Lock()
+	d.uses.closed = true
+	pending := d.uses.timer != nil && d.uses.timer.Stop()
+	d.uses.mu.Unlock()
+	if pending {
+		d.flush()
+	}
+}
+
+// saveThrottle replaces the file, whole or not at all. It need not survive a
+// power cut.
+func (d *Directory) saveThrottle() (err error) {
+	f, err := os.CreateTemp(filepath.Dir(d.throttleFile), ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err = errors.Join(d.throttle.Save(f), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), d.throttleFile)
+}
+
+// loadThrottle reads what was saved. A file that is damaged is no reason not to
+// serve.
+func (d *Directory) loadThrottle(ctx context.Context) {
+	if d.throttleFile == "" {
+		return
+	}
+	f, err := os.Open(d.throttleFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		defer f.Close()
+		err = d.throttle.Load(f)
+	}
+	if err != nil {
+		d.log.WarnContext(ctx, "failed logins from before the start are forgotten", "error", err)
+	}
+}

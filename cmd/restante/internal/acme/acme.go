@@ -1,0 +1,223 @@
+// Package acme gets a certificate from a certificate authority by ACME (RFC 8555)
+// and renews it. It proves that the names are ours by HTTP-01 or TLS-ALPN-01 (RFC
+// 8737), on listeners that serve nothing else.
+//
+// Nothing that a client does starts an order: one loop asks, when there is no
+// certificate or a third of its life is left, and waits longer after each failure.
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/acme"
+)
+
+// LetsEncrypt is the directory of the authority that most use.
+const LetsEncrypt = acme.LetsEncryptURL
+
+// Files in the directory of the Config.
+const (
+	CertificateFile = "certificate.pem" // with its chain and its key
+	accountFile     = "account.pem"
+	attemptFile     = "last-attempt"
+)
+
+const (
+	orderTime    = 10 * time.Minute // for an order, from its beginning to the certificate
+	firstWait    = time.Minute
+	longestWait  = 12 * time.Hour
+	longestLook  = time.Hour        // between looks at the clock, which may be set
+	restartWait  = 10 * time.Minute // the longest wait after a failure before a restart
+	longestSpare = 30 * 24 * time.Hour
+)
+
+// Config says what to ask for, and of whom.
+type Config struct {
+	Dir       string   // for the files, made with mode 0700
+	Names     []string // host names of the one certificate, at least one
+	Email     string   // of whom the authority may write to; "" for nobody
+	Directory string   // URL of the authority; "" is LetsEncrypt
+	Roots     *x509.CertPool
+
+	HTTP, TLS bool // which listeners there are, at least one
+	Log       *slog.Logger
+}
+
+// File is where the certificate is, when there is one.
+func (c Config) File() string { return filepath.Join(c.Dir, CertificateFile) }
+
+// Client gets and renews the certificate. It is safe for concurrent use.
+type Client struct {
+	config Config
+	now    func() time.Time
+
+	mu         sync.Mutex
+	responses  map[string]string           // to HTTP-01, by path
+	challenges map[string]*tls.Certificate // of TLS-ALPN-01, by name
+}
+
+// New makes a Client that waits for Run.
+func New(c Config) (*Client, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the ACME certificate: %w", err)
+	}
+	if c.Directory == "" {
+		c.Directory = LetsEncrypt
+	}
+	return &Client{config: c, now: time.Now, responses: make(map[string]string), challenges: make(map[string]*tls.Certificate)}, nil
+}
+
+// HTTPHandler answers HTTP-01 challenges, and nothing else.
+func (c *Client) HTTPHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		response, ok := c.responses[r.URL.Path]
+		c.mu.Unlock()
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write([]byte(response)) // who asked has gone
+	})
+}
+
+var errNoChallenge = errors.New("acme: no challenge under way for this name")
+
+// TLSConfig answers TLS-ALPN-01 challenges, and refuses every other handshake.
+func (c *Client) TLSConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{acme.ALPNProto},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			cert := c.challenges[strings.ToLower(hello.ServerName)]
+			if cert == nil || !slices.Contains(hello.SupportedProtos, acme.ALPNProto) {
+				return nil, errNoChallenge
+			}
+			return cert, nil
+		},
+	}
+}
+
+// Run gets the certificate and renews it until ctx ends. After each time it calls
+// renewed.
+func (c *Client) Run(ctx context.Context, renewed func()) {
+	failures := 0
+	wait := c.untilRestart()
+	for {
+		due, why := c.due()
+		wait = max(wait, min(due.Sub(c.now()), longestLook))
+		if !sleep(ctx, wait) {
+			return
+		}
+		wait = 0
+		if due, why = c.due(); c.now().Before(due) {
+			continue
+		}
+		c.config.Log.Info("asking for a certificate", "names", strings.Join(c.config.Names, " "), "authority", c.config.Directory, "because", why)
+		if err := c.attempt(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			wait = backOff(failures)
+			failures++
+			c.config.Log.Error("no certificate from the authority", "names", strings.Join(c.config.Names, " "), "error", err,
+				"next_try", c.now().Add(wait).Format(time.RFC3339))
+			continue
+		}
+		failures = 0
+		renewed()
+	}
+}
+
+// backOff is how long to wait after some failures: longer each time, and not at
+// the same moment as all other servers.
+func backOff(before int) time.Duration {
+	wait := min(firstWait<<min(before, 16), longestWait)
+	return wait - time.Duration(rand.Int64N(int64(wait/5)))
+}
+
+// untilRestart is what is left to wait of the failure before a restart: a server
+// that ends and starts again must not hammer.
+func (c *Client) untilRestart() time.Duration {
+	st, err := os.Stat(filepath.Join(c.config.Dir, attemptFile))
+	if err != nil {
+		return 0
+	}
+	return min(max(restartWait-c.now().Sub(st.ModTime()), 0), restartWait)
+}
+
+// attempt is one order. What it leaves when it fails tells the next process.
+func (c *Client) attempt(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, orderTime)
+	defer cancel()
+	mark := filepath.Join(c.config.Dir, attemptFile)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return err
+	}
+	now := c.now()
+	if err := errors.Join(os.Chtimes(mark, now, now), c.order(ctx)); err != nil {
+		return err
+	}
+	return os.Remove(mark)
+}
+
+// due is when to ask for a certificate, and why.
+func (c *Client) due() (at time.Time, why string) {
+	leaf, err := c.current()
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return time.Time{}, "there is none yet"
+	case err != nil:
+		return time.Time{}, "the one there is cannot be read: " + err.Error()
+	case !sameNames(leaf.DNSNames, c.config.Names):
+		return time.Time{}, "it is for other names"
+	}
+	spare := min(leaf.NotAfter.Sub(leaf.NotBefore)/3, longestSpare)
+	return leaf.NotAfter.Add(-spare), "it expires on " + leaf.NotAfter.Format(time.DateOnly)
+}
+
+func sameNames(a, b []string) bool {
+	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	return slices.Equal(a, b)
+}
+
+// current is the certificate there is.
+func (c *Client) current() (*x509.Certificate, error) {
+	text, err := os.ReadFile(c.config.File())
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return nil, err
+	}
+	return pair.Leaf, nil
+}
+
+// sleep waits; false when ctx has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

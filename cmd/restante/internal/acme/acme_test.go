@@ -1,0 +1,128 @@
+package acme
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func newClient(t *testing.T, names ...string) *Client {
+	t.Helper()
+	c, err := New(Config{Dir: filepath.Join(t.TempDir(), "acme"), Names: names, HTTP: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// issue keeps a certificate as an authority would give it.
+func issue(t *testing.T, c *Client, from, until time.Time, names ...string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, DNSNames: names, NotBefore: from, NotAfter: until}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.keep([][]byte{der}, key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDue(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		what   string
+		life   time.Duration // 0: no certificate
+		names  []string
+		before time.Duration // it expires; -1: at once
+	}{
+		{what: "none", before: -1},
+		{"90 days", 90 * day, []string{"a.example", "b.example"}, 30 * day},
+		{"in another order", 90 * day, []string{"b.example", "a.example"}, 30 * day},
+		{"a year", 365 * day, []string{"a.example", "b.example"}, 30 * day},
+		{"six days", 6 * day, []string{"a.example", "b.example"}, 2 * day},
+		{"fewer names", 90 * day, []string{"a.example"}, -1},
+		{"other names", 90 * day, []string{"a.example", "c.example"}, -1},
+	} {
+		c := newClient(t, "a.example", "b.example")
+		if test.life > 0 {
+			issue(t, c, now, now.Add(test.life), test.names...)
+		}
+		at, why := c.due()
+		want := now.Add(test.life - test.before)
+		if test.before < 0 {
+			want = time.Time{}
+		}
+		if !at.Equal(want) || why == "" {
+			t.Errorf("%s: due %v (%s), want %v", test.what, at, why, want)
+		}
+	}
+	c := newClient(t, "a.example")
+	if err := os.WriteFile(c.config.File(), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if at, _ := c.due(); !at.IsZero() {
+		t.Errorf("a damaged file: due %v", at)
+	}
+}
+
+func TestBackOff(t *testing.T) {
+	last := time.Duration(0)
+	for i := range 40 {
+		wait := backOff(i)
+		if wait < 40*time.Second || wait > longestWait || i < 9 && wait <= last {
+			t.Errorf("after %d failures: %v, before %v", i, wait, last)
+		}
+		last = wait
+	}
+}
+
+// TestRestart: what is left to wait of a failure holds for the next process, for
+// some minutes.
+func TestRestart(t *testing.T) {
+	c := newClient(t, "a.example")
+	c.config.Directory = "https://127.0.0.1:1/dir"
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	if wait := c.untilRestart(); wait != 0 {
+		t.Errorf("before the first attempt: %v", wait)
+	}
+	if err := c.attempt(t.Context()); err == nil {
+		t.Fatal("nobody has given a certificate")
+	}
+	for after, want := range map[time.Duration]time.Duration{0: restartWait, time.Minute: restartWait - time.Minute, time.Hour: 0, -time.Hour: restartWait} {
+		c.now = func() time.Time { return now.Add(after) }
+		if wait := c.untilRestart(); (wait - want).Abs() > time.Second {
+			t.Errorf("%v after the failure: %v, want %v", after, wait, want)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(c.config.Dir, accountFile)); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("key of the account: %v, %v", st, err)
+	}
+	first, err := c.accountKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.accountKey(); err != nil || !again.Equal(first) {
+		t.Error("another account with each attempt")
+	}
+	if err := os.WriteFile(filepath.Join(c.config.Dir, accountFile), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.accountKey(); err == nil {
+		t.Error("a damaged key was taken")
+	}
+}

@@ -1,0 +1,237 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/acme"
+)
+
+// requestTime bounds one request to the authority.
+const requestTime = time.Minute
+
+// order gets a certificate with a new key, and keeps it.
+func (c *Client) order(ctx context.Context) error {
+	client, err := c.register(ctx)
+	if err != nil {
+		return fmt.Errorf("registering with the authority: %w", err)
+	}
+	defer client.HTTPClient.CloseIdleConnections()
+	order, err := client.AuthorizeOrder(ctx, acme.DomainIDs(c.config.Names...))
+	if err != nil {
+		return fmt.Errorf("ordering: %w", err)
+	}
+	for _, url := range order.AuthzURLs {
+		if err := c.authorize(ctx, client, url); err != nil {
+			return err
+		}
+	}
+	if order, err = client.WaitOrder(ctx, order.URI); err != nil {
+		return fmt.Errorf("waiting for the order: %w", err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: c.config.Names}, key)
+	if err != nil {
+		return err
+	}
+	chain, _, err := client.CreateCertFromOrder(ctx, order, request, true)
+	if err != nil {
+		return fmt.Errorf("getting the certificate: %w", err)
+	}
+	return c.keep(chain, key)
+}
+
+// register makes a client of the account, which is made when there is none.
+func (c *Client) register(ctx context.Context) (*acme.Client, error) {
+	key, err := c.accountKey()
+	if err != nil {
+		return nil, err
+	}
+	client := &acme.Client{Key: key, DirectoryURL: c.config.Directory, UserAgent: "restante", HTTPClient: &http.Client{
+		Timeout:   requestTime,
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: c.config.Roots}},
+	}}
+	account := &acme.Account{}
+	if c.config.Email != "" {
+		account.Contact = []string{"mailto:" + c.config.Email}
+	}
+	_, err = client.Register(ctx, account, acme.AcceptTOS)
+	if errors.Is(err, acme.ErrAccountAlreadyExists) {
+		err = nil
+	}
+	return client, err
+}
+
+// authorize proves one name.
+func (c *Client) authorize(ctx context.Context, client *acme.Client, url string) error {
+	z, err := client.GetAuthorization(ctx, url)
+	if err != nil {
+		return fmt.Errorf("asking what to prove: %w", err)
+	}
+	if z.Status == acme.StatusValid {
+		return nil
+	}
+	name := z.Identifier.Value
+	challenge := c.pick(z.Challenges)
+	if challenge == nil {
+		return fmt.Errorf("the authority offers no way to prove %s that is listened for; see tls.acme_http and tls.acme_tls", name)
+	}
+	done, err := c.present(client, challenge, name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := client.Accept(ctx, challenge); err != nil {
+		return fmt.Errorf("proving %s by %s: %w", name, challenge.Type, err)
+	}
+	if _, err := client.WaitAuthorization(ctx, z.URI); err != nil {
+		return fmt.Errorf("proving %s by %s: %w", name, challenge.Type, reasonOf(err))
+	}
+	return nil
+}
+
+// reasonOf is what the authority says about a name that it did not find proven.
+func reasonOf(err error) error {
+	var failed *acme.AuthorizationError
+	if !errors.As(err, &failed) || len(failed.Errors) == 0 {
+		return err
+	}
+	return errors.Join(failed.Errors...)
+}
+
+// pick chooses a challenge that a listener is there for.
+func (c *Client) pick(offered []*acme.Challenge) *acme.Challenge {
+	for _, way := range []struct {
+		on   bool
+		kind string
+	}{{c.config.TLS, "tls-alpn-01"}, {c.config.HTTP, "http-01"}} {
+		for _, challenge := range offered {
+			if way.on && challenge.Type == way.kind {
+				return challenge
+			}
+		}
+	}
+	return nil
+}
+
+// present has the listeners answer the challenge until done is called.
+func (c *Client) present(client *acme.Client, challenge *acme.Challenge, name string) (done func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if challenge.Type == "http-01" {
+		path := client.HTTP01ChallengePath(challenge.Token)
+		if c.responses[path], err = client.HTTP01ChallengeResponse(challenge.Token); err != nil {
+			return nil, err
+		}
+		return func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			delete(c.responses, path)
+		}, nil
+	}
+	cert, err := client.TLSALPN01ChallengeCert(challenge.Token, name)
+	if err != nil {
+		return nil, err
+	}
+	name = strings.ToLower(name)
+	c.challenges[name] = &cert
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.challenges, name)
+	}, nil
+}
+
+// accountKey reads the key of the account, or makes one.
+func (c *Client) accountKey() (*ecdsa.PrivateKey, error) {
+	file := filepath.Join(c.config.Dir, accountFile)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		block, err := keyBlock(key)
+		if err != nil {
+			return nil, err
+		}
+		return key, replaceFile(file, pem.EncodeToMemory(block))
+	}
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no key; remove it, and another account is made", file)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	own, ok := key.(*ecdsa.PrivateKey)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("%s holds no key of an account; remove it, and another account is made", file)
+	}
+	return own, nil
+}
+
+func keyBlock(key *ecdsa.PrivateKey) (*pem.Block, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return &pem.Block{Type: "PRIVATE KEY", Bytes: der}, err
+}
+
+// keep writes certificate, chain and key into one file: it is replaced whole, so
+// that a key without its certificate is never seen.
+func (c *Client) keep(chain [][]byte, key *ecdsa.PrivateKey) error {
+	var text bytes.Buffer
+	for _, der := range chain {
+		if err := pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
+			return err
+		}
+	}
+	block, err := keyBlock(key)
+	if err != nil {
+		return err
+	}
+	if err := pem.Encode(&text, block); err != nil {
+		return err
+	}
+	if _, err := tls.X509KeyPair(text.Bytes(), text.Bytes()); err != nil {
+		return fmt.Errorf("what the authority gave cannot be used: %w", err)
+	}
+	return replaceFile(c.config.File(), text.Bytes())
+}
+
+// replaceFile writes a file that only its owner can read, whole or not at all.
+func replaceFile(name string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

@@ -1,0 +1,135 @@
+package smtpd
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestEarlyTalker: who speaks before the greeting is no mail server.
+func TestEarlyTalker(t *testing.T) {
+	for _, pause := range []time.Duration{0, 5 * time.Second} {
+		config := testConfig()
+		config.GreetingPause = pause
+		r := newRig(t, config)
+		held := make(chan struct{})
+		r.mu.Lock() // Accept waits here, so that the client is the first to speak
+		go func() {
+			defer close(held)
+			c := r.dial(t)
+			c.send("EHLO client.example\r\n")
+			r.mu.Unlock()
+			c.expect("554 5.5.1 You spoke before the greeting, closing", "")
+		}()
+		<-held
+	}
+	config := testConfig()
+	config.GreetingPause = 30 * time.Millisecond
+	c := newRig(t, config).dial(t)
+	began := time.Now()
+	c.expect("220 *")
+	if waited := time.Since(began); waited < config.GreetingPause {
+		t.Errorf("greeted after %v", waited)
+	}
+	c.do("NOOP", "250")
+}
+
+// far is a connection between two addresses of the world.
+type far struct {
+	net.Conn
+	remote, local net.Addr
+}
+
+func (f far) RemoteAddr() net.Addr { return f.remote }
+func (f far) LocalAddr() net.Addr  { return f.local }
+
+func tcp(addr string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(addr), Port: 25} }
+
+// TestForgedHello: nobody from elsewhere has our name.
+func TestForgedHello(t *testing.T) {
+	s := NewServer(testConfig(), users{}, &memory{}, nil)
+	for _, test := range []struct {
+		remote, name string
+		forged       bool
+	}{
+		{"192.0.2.7", "mx.example.org", true}, {"192.0.2.7", "MX.Example.ORG", true}, {"192.0.2.7", "mx.example.org.", true},
+		{"192.0.2.7", "[203.0.113.1]", true}, {"192.0.2.7", "[192.0.2.7]", false}, {"192.0.2.7", "client.example", false},
+		{"192.0.2.7", "example.org", false}, {"192.0.2.7", "localhost", false},
+		{"127.0.0.1", "mx.example.org", false}, {"::1", "mx.example.org", false}, {"203.0.113.1", "mx.example.org", false},
+	} {
+		w := newWire(far{remote: tcp(test.remote), local: tcp("203.0.113.1")}, s)
+		w.remote = addrOf(w.raw.RemoteAddr())
+		if got := w.forged(test.name); got != test.forged {
+			t.Errorf("%s from %s: %v", test.name, test.remote, got)
+		}
+	}
+}
+
+// TestForgedHelloReply: it is an error as any other, and the client may go on with
+// its own name.
+func TestForgedHelloReply(t *testing.T) {
+	conn := &canned{pieces: []string{"EHLO mx.example.org\r\n", "HELO client.example\r\n", "QUIT\r\n"}}
+	got := conn.play(NewServer(testConfig(), users{}, &memory{}, nil))
+	want := []string{"220", "550 5.7.1 That is the name of this server, give your own", "250", "221"}
+	if len(got) != len(want) {
+		t.Fatalf("got %q", got)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("reply %d is %q, want %q", i, got[i], want[i])
+		}
+	}
+}
+
+// TestTire: the fourth error and those after it are answered ever later.
+func TestTire(t *testing.T) {
+	config := testConfig()
+	config.Pause = 20 * time.Millisecond
+	c := newRig(t, config).dial(t)
+	c.expect("220 *")
+	c.do("HELO client.example", "250", "MAIL FROM:<s@sender.example>", "250")
+	for i := range 8 {
+		began := time.Now()
+		c.do("RCPT TO:<nobody@example.org>", "550")
+		if took, least := time.Since(began), time.Duration(max(0, i-2))*config.Pause; took < least {
+			t.Errorf("refusal %d came after %v, not %v", i+1, took, least)
+		}
+	}
+	c.do("RCPT TO:<ann@example.org>", "250")
+}
+
+// TestMinRate: a message that drips in is given up, one that only began slowly is not.
+func TestMinRate(t *testing.T) {
+	config := testConfig()
+	config.MinRate = 100
+	s := NewServer(config, users{}, &memory{}, nil)
+	w := newWire(far{remote: tcp("192.0.2.7"), local: tcp("203.0.113.1")}, s)
+	w.messageBegan = time.Now()
+	w.until = w.messageBegan.Add(config.MessageTimeout)
+	for received, want := range map[int64]time.Duration{0: time.Minute, 100: 61 * time.Second, 60_000: 11 * time.Minute} {
+		w.received = received
+		if got := w.slowest().Sub(w.messageBegan); got != want {
+			t.Errorf("after %d octets the next must come within %v, want %v", received, got, want)
+		}
+	}
+	w.received = 1 << 62
+	if got := w.slowest().Sub(w.messageBegan); got < time.Hour {
+		t.Errorf("after very many octets: %v", got)
+	}
+}
+
+func TestSessions(t *testing.T) {
+	r := newRig(t, testConfig())
+	a, b := r.dial(t), r.dial(t)
+	a.do("", "220", "HELO a.example", "250")
+	b.do("", "220", "HELO b.example", "250")
+	if n := len(r.Sessions()); n != 2 {
+		t.Fatalf("%d sessions", n)
+	}
+	if n := r.Kick(func(s Session) bool { return s.Helo == "a.example" && s.TLS == "none" && s.Client.IsLoopback() }); n != 1 {
+		t.Errorf("%d were ended", n)
+	}
+	a.expect("")
+	b.do("NOOP", "250")
+}
