@@ -142,8 +142,8 @@ func (d *Directory) SetPassword(ctx context.Context, addr string, secret Secret)
 	if err != nil {
 		return explain(err)
 	}
+	var stored string
 	var previous []byte
-	stored := secret.hash
 	if secret.password != "" && row.found {
 		stored, previous, err = d.hasher.hashAfter(ctx, row.credential, secret.password)
 	} else {

@@ -120,13 +120,14 @@ func (c *Client) Run(ctx context.Context, renewed func()) {
 	failures := 0
 	wait := c.untilRestart()
 	for {
-		due, why := c.due()
+		due, _ := c.due()
 		wait = max(wait, min(due.Sub(c.now()), longestLook))
 		if !sleep(ctx, wait) {
 			return
 		}
 		wait = 0
-		if due, why = c.due(); c.now().Before(due) {
+		due, why := c.due()
+		if c.now().Before(due) {
 			continue
 		}
 		c.config.Log.Info("asking for a certificate", "names", strings.Join(c.config.Names, " "), "authority", c.config.Directory, "because", why)
