@@ -37,7 +37,7 @@ const (
 
 const (
 	orderTime    = 10 * time.Minute // for an order, from its beginning to the certificate
-	firstWait    = time.Minute
+	firstWait    = 5 * time.Minute  // Let's Encrypt counts five failures of a name in an hour
 	longestWait  = 12 * time.Hour
 	longestLook  = time.Hour        // between looks at the clock, which may be set
 	restartWait  = 10 * time.Minute // the longest wait after a failure before a restart
@@ -119,6 +119,9 @@ func (c *Client) TLSConfig() *tls.Config {
 func (c *Client) Run(ctx context.Context, renewed func()) {
 	failures := 0
 	wait := c.untilRestart()
+	if wait > 0 {
+		c.config.Log.Warn("the last try to get a certificate has failed, the next waits", "next_try", c.now().Add(wait).Format(time.RFC3339))
+	}
 	for {
 		due, _ := c.due()
 		wait = max(wait, min(due.Sub(c.now()), longestLook))
@@ -135,7 +138,7 @@ func (c *Client) Run(ctx context.Context, renewed func()) {
 			if ctx.Err() != nil {
 				return
 			}
-			wait = backOff(failures)
+			wait = max(backOff(failures), asked(err))
 			failures++
 			c.config.Log.Error("no certificate from the authority", "names", strings.Join(c.config.Names, " "), "error", err,
 				"next_try", c.now().Add(wait).Format(time.RFC3339))
@@ -151,6 +154,17 @@ func (c *Client) Run(ctx context.Context, renewed func()) {
 func backOff(before int) time.Duration {
 	wait := min(firstWait<<min(before, 16), longestWait)
 	return wait - time.Duration(rand.Int64N(int64(wait/5)))
+}
+
+// asked is how long the authority wants us to wait, if it says that we came too
+// often.
+func asked(err error) time.Duration {
+	var refusal *acme.Error
+	if !errors.As(err, &refusal) {
+		return 0
+	}
+	wait, _ := acme.RateLimit(refusal)
+	return wait
 }
 
 // untilRestart is what is left to wait of the failure before a restart: a server

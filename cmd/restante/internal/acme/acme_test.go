@@ -6,8 +6,11 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"log/slog"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -83,10 +86,46 @@ func TestBackOff(t *testing.T) {
 	last := time.Duration(0)
 	for i := range 40 {
 		wait := backOff(i)
-		if wait < 40*time.Second || wait > longestWait || i < 9 && wait <= last {
+		if wait < 4*time.Minute || wait > longestWait || i < 7 && wait <= last {
 			t.Errorf("after %d failures: %v, before %v", i, wait, last)
 		}
 		last = wait
+	}
+}
+
+// TestTooOften: when the authority says that we came too often, it is asked once,
+// and no sooner again than it wants.
+func TestTooOften(t *testing.T) {
+	requests := 0
+	authority := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			own := "https://" + r.Host
+			fmt.Fprintf(w, `{"newNonce":%q,"newAccount":%q,"newOrder":%q}`, own+"/nonce", own+"/account", own+"/order")
+			return
+		}
+		w.Header().Set("Replay-Nonce", "once")
+		if r.Method == http.MethodPost {
+			requests++
+			w.Header().Set("Retry-After", "100000")
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprint(w, `{"type":"urn:ietf:params:acme:error:rateLimited"}`)
+		}
+	}))
+	defer authority.Close()
+	c := newClient(t, "a.example")
+	c.config.Directory = authority.URL + "/dir"
+	c.config.Roots = x509.NewCertPool()
+	c.config.Roots.AddCert(authority.Certificate())
+	err := c.attempt(t.Context())
+	if wait := asked(err); wait < 99000*time.Second || wait > 100000*time.Second {
+		t.Errorf("it waits %v after %v", wait, err)
+	}
+	if requests != 1 {
+		t.Errorf("%d requests", requests)
+	}
+	if wait := asked(errNoChallenge); wait != 0 {
+		t.Errorf("another error: it waits %v", wait)
 	}
 }
 

@@ -20,8 +20,10 @@ import (
 	"golang.org/x/crypto/acme"
 )
 
-// requestTime bounds one request to the authority.
-const requestTime = time.Minute
+const (
+	requestTime = time.Minute // for one request to the authority
+	maxTries    = 5           // of a request that met a fault of the authority
+)
 
 // order gets a certificate with a new key, and keeps it.
 func (c *Client) order(ctx context.Context) error {
@@ -63,7 +65,7 @@ func (c *Client) register(ctx context.Context) (*acme.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &acme.Client{Key: key, DirectoryURL: c.config.Directory, UserAgent: "restante", HTTPClient: &http.Client{
+	client := &acme.Client{Key: key, DirectoryURL: c.config.Directory, UserAgent: "restante", RetryBackoff: again, HTTPClient: &http.Client{
 		Timeout:   requestTime,
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: c.config.Roots}},
 	}}
@@ -76,6 +78,15 @@ func (c *Client) register(ctx context.Context) (*acme.Client, error) {
 		err = nil
 	}
 	return client, err
+}
+
+// again is how long to wait before the request is sent once more; below 0 it is
+// not. The library's own way goes on until the order has no time left.
+func again(tries int, _ *http.Request, response *http.Response) time.Duration {
+	if tries > maxTries || response.StatusCode == http.StatusTooManyRequests {
+		return -1
+	}
+	return time.Second << (tries - 1)
 }
 
 // authorize proves one name.
