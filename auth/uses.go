@@ -21,6 +21,8 @@ const (
 // uses collects what logins leave behind: one that is right would otherwise wait
 // for the disk, and make every process forget what it knows of the directory.
 type uses struct {
+	writing sync.Mutex // held while the disk is written; taken before mu
+
 	mu      sync.Mutex
 	app     map[int64]Use // by the number of the app password, to be written
 	stale   map[int64]Use // by the number of the user, likewise
@@ -68,19 +70,24 @@ func (d *Directory) flushSoon() {
 	}
 }
 
-// flush writes what has been collected. What cannot be written is for the log
-// only, and is tried again with the next.
+// flush writes what has been collected, while logins go on. What cannot be written
+// is for the log only, and is tried again with the next.
 func (d *Directory) flush() {
+	d.uses.writing.Lock()
+	defer d.uses.writing.Unlock()
 	d.uses.mu.Lock()
-	defer d.uses.mu.Unlock()
 	d.uses.timer = nil
+	app, stale := d.uses.app, d.uses.stale
+	d.uses.app, d.uses.stale = make(map[int64]Use), make(map[int64]Use)
+	d.uses.mu.Unlock()
 	ctx := context.Background()
-	if len(d.uses.app)+len(d.uses.stale) > 0 {
-		if err := d.writeUses(ctx); err != nil {
+	if len(app)+len(stale) > 0 {
+		if err := d.writeUses(ctx, app, stale); err != nil {
 			d.log.WarnContext(ctx, "the last use of passwords was not noted", "error", err)
-		} else {
-			clear(d.uses.app)
-			clear(d.uses.stale)
+			d.uses.mu.Lock()
+			keepOlder(d.uses.app, app)
+			keepOlder(d.uses.stale, stale)
+			d.uses.mu.Unlock()
 		}
 	}
 	if d.throttleFile != "" && d.throttle.Changed() {
@@ -90,16 +97,25 @@ func (d *Directory) flush() {
 	}
 }
 
-func (d *Directory) writeUses(ctx context.Context) error {
+// keepOlder puts uses back of which there is none since.
+func keepOlder(now, older map[int64]Use) {
+	for id, u := range older {
+		if _, ok := now[id]; !ok {
+			now[id] = u
+		}
+	}
+}
+
+func (d *Directory) writeUses(ctx context.Context, app, stale map[int64]Use) error {
 	return d.change(ctx, func(tx *sql.Tx) error {
-		for id, u := range d.uses.app {
+		for id, u := range app {
 			_, err := tx.ExecContext(ctx, `UPDATE app_passwords SET used = $2, used_by = $3, used_from = $4 WHERE id = $1`,
 				id, u.Time.Unix(), u.Protocol, u.Address)
 			if err != nil {
 				return err
 			}
 		}
-		for id, u := range d.uses.stale {
+		for id, u := range stale {
 			_, err := tx.ExecContext(ctx, `UPDATE users SET stale = $2, stale_by = $3, stale_from = $4 WHERE id = $1 AND previous IS NOT NULL`,
 				id, u.Time.Unix(), u.Protocol, u.Address)
 			if err != nil {
@@ -114,11 +130,11 @@ func (d *Directory) writeUses(ctx context.Context) error {
 func (d *Directory) finishUses() {
 	d.uses.mu.Lock()
 	d.uses.closed = true
-	pending := d.uses.timer != nil && d.uses.timer.Stop()
-	d.uses.mu.Unlock()
-	if pending {
-		d.flush()
+	if d.uses.timer != nil {
+		d.uses.timer.Stop()
 	}
+	d.uses.mu.Unlock()
+	d.flush()
 }
 
 // saveThrottle replaces the file, whole or not at all. It need not survive a

@@ -40,7 +40,7 @@ const (
 	firstWait    = 5 * time.Minute  // Let's Encrypt counts five failures of a name in an hour
 	longestWait  = 12 * time.Hour
 	longestLook  = time.Hour        // between looks at the clock, which may be set
-	restartWait  = 10 * time.Minute // the longest wait after a failure before a restart
+	restartWait  = 15 * time.Minute // the longest wait after a failure before a restart
 	longestSpare = 30 * 24 * time.Hour
 )
 
