@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"os"
 	"strings"
@@ -70,7 +71,11 @@ func (a answers) Kick(who string) int {
 func (a answers) Bans() []control.Ban {
 	all, now := []control.Ban{}, time.Now()
 	for _, b := range a.s.users.Bans() {
-		all = append(all, control.Ban{Kind: b.Kind, Name: b.Name, Failures: b.Failures, Until: b.Until, Refused: now.Before(b.Until)})
+		ban := control.Ban{Kind: b.Kind, Name: b.Name, Failures: math.Round(b.Failures*10) / 10, Refused: now.Before(b.Until)}
+		if !b.Until.IsZero() {
+			ban.Until = &b.Until
+		}
+		all = append(all, ban)
 	}
 	return all
 }

@@ -329,8 +329,9 @@ var nextText = template.Must(template.New("next").Parse(`
 2. Open these TCP ports to the internet: {{.Ports}}
 
 {{if .SelfSigned}}   The server makes a self-signed certificate, which mail programs ask about once.
-   With one of a certificate authority they do not: name its files in the
-   configuration, {{.File}}.
+   With one of a certificate authority they do not. To have the server get one, set
+   acme = true in the section [tls] of {{.File}} and open port 80;
+   or name the files of one there.
 
 {{end}}3. Start it:  {{.Serve}}
    As a service that starts with the machine: see "restante help install".

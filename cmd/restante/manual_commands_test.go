@@ -116,3 +116,40 @@ func TestManualMetrics(t *testing.T) {
 		t.Error("no command found")
 	}
 }
+
+// TestManualSecurity runs the commands of the topic beside a server to which an
+// attacker has come from the address in them.
+func TestManualSecurity(t *testing.T) {
+	s := newServer(t, serverOptions{settings: allowPlaintext + "\n[proxy]\ntrusted = [\"127.0.0.1\"]\n"})
+	from := func(client string) *caller {
+		d := s.dial(t, "pop3")
+		d.write("PROXY TCP4 " + client + " 203.0.113.1 4096 110\r\n")
+		d.want("", "+OK")
+		return d
+	}
+	attacker := from("192.0.2.7")
+	attacker.want("USER alice@"+testDomain, "+OK")
+	attacker.want("PASS guess", "-ERR [AUTH]")
+	ran := 0
+	for _, line := range indented(t, "security") {
+		if strings.HasPrefix(line, "restante ") {
+			ran++
+			shell(t, line, "restante ", "restante --config "+s.config+" ")
+		}
+	}
+	if ran != 11 {
+		t.Errorf("%d commands found", ran)
+	}
+	attacker.ended()
+
+	_, acme, ok := strings.Cut(strings.Join(indented(t, "security"), "\n"), "\n[tls]\n")
+	if !ok {
+		t.Fatal("no settings in the topic")
+	}
+	config := filepath.Join(s.dir, "acme.toml")
+	text := "hostname = \"mail.example.org\"\n[tls]\n" + strings.Join(strings.SplitN(acme, "\n", 3)[:2], "\n") + "\n"
+	writeFile(t, config, []byte(text))
+	if out := restante(t, config, "", "config", "show"); !strings.Contains(out, "tls.acme = true") {
+		t.Errorf("the settings are not taken:\n%s", out)
+	}
+}

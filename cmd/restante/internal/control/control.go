@@ -61,11 +61,11 @@ type Session struct {
 
 // Ban is who has failed to log in lately.
 type Ban struct {
-	Kind     string    `json:"kind"` // address, network, account
-	Name     string    `json:"name"`
-	Failures float64   `json:"failures"`
-	Until    time.Time `json:"until"`
-	Refused  bool      `json:"refused"` // now
+	Kind     string     `json:"kind"` // address, network, account; exempt: an address that is never refused
+	Name     string     `json:"name"`
+	Failures float64    `json:"failures"` // to a tenth
+	Until    *time.Time `json:"until"`    // null: it was not refused
+	Refused  bool       `json:"refused"`  // now
 }
 
 // Backend is what the server can be asked. Its methods are called from any
