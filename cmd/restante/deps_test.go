@@ -22,9 +22,10 @@ var allowed = map[string][]string{
 	"restante/cmd/restante/internal/config":  {"restante/cmd/restante/internal/nearest"},
 	"restante/cmd/restante/internal/nearest": {},
 	"restante/cmd/restante/internal/metrics": {},
-	"restante/cmd/restante/internal/certs":   {},
+	"restante/cmd/restante/internal/certs":   {"restante/cmd/restante/internal/replace"},
 	"restante/cmd/restante/internal/control": {},
-	"restante/cmd/restante/internal/acme":    {},
+	"restante/cmd/restante/internal/acme":    {"restante/cmd/restante/internal/replace"},
+	"restante/cmd/restante/internal/replace": {},
 	"restante/cmd/restante/internal/listen":  {},
 	"restante/cmd/restante/internal/loadgen": {},
 	"restante/cmd/restante": {

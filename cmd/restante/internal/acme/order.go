@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme"
+
+	"restante/cmd/restante/internal/replace"
 )
 
 const (
@@ -182,7 +184,7 @@ func (c *Client) accountKey() (*ecdsa.PrivateKey, error) {
 		if err != nil {
 			return nil, err
 		}
-		return key, replaceFile(file, pem.EncodeToMemory(block))
+		return key, replace.File(file, pem.EncodeToMemory(block))
 	}
 	if err != nil {
 		return nil, err
@@ -223,26 +225,5 @@ func (c *Client) keep(chain [][]byte, key *ecdsa.PrivateKey) error {
 	if _, err := tls.X509KeyPair(text.Bytes(), text.Bytes()); err != nil {
 		return fmt.Errorf("what the authority gave cannot be used: %w", err)
 	}
-	return replaceFile(c.config.File(), text.Bytes())
-}
-
-// replaceFile writes a file that only its owner can read, whole or not at all.
-func replaceFile(name string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return replace.File(c.config.File(), text.Bytes())
 }

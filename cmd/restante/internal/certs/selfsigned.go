@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"restante/cmd/restante/internal/replace"
 )
 
 // Files of the self-signed certificate in its directory.
@@ -143,33 +145,15 @@ func (s selfSigned) keep(cert, private []byte) error {
 		return fmt.Errorf("directory of the self-signed certificate: %w", err)
 	}
 	p := s.pair()
-	if err := replaceFile(p.Key, "PRIVATE KEY", private); err != nil {
+	if err := replace.File(p.Key, block("PRIVATE KEY", private)); err != nil {
 		return fmt.Errorf("writing the key of the self-signed certificate: %w", err)
 	}
-	if err := replaceFile(p.Certificate, "CERTIFICATE", cert); err != nil {
+	if err := replace.File(p.Certificate, block("CERTIFICATE", cert)); err != nil {
 		return fmt.Errorf("writing the self-signed certificate: %w", err)
 	}
 	return nil
 }
 
-// replaceFile writes a PEM block to a file that only its owner can read, whole
-// or not at all.
-func replaceFile(name, blockType string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = pem.Encode(f, &pem.Block{Type: blockType, Bytes: data})
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+func block(kind string, data []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data})
 }
