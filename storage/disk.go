@@ -96,6 +96,16 @@ func openAt(dir *os.File, name string, flags int) (*os.File, error) {
 // openPath opens a directory below dir by the names on the way to it. None of
 // them may be a symbolic link.
 func openPath(dir *os.File, names ...string) (*os.File, error) {
+	f, err := openAtOnce(dir, names)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return openInSteps(dir, names)
+	}
+	return f, err
+}
+
+// openAtOnce takes the whole way in one call. A filter of system calls may refuse
+// that call, as it cannot look into it: RestrictSUIDSGID= of systemd does.
+func openAtOnce(dir *os.File, names []string) (*os.File, error) {
 	name := strings.Join(names, "/")
 	if name == "" {
 		name = "."
@@ -110,6 +120,25 @@ func openPath(dir *os.File, names ...string) (*os.File, error) {
 		return nil, pathError("open", dir, name, err)
 	}
 	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+}
+
+// openInSteps opens one directory after the other.
+func openInSteps(dir *os.File, names []string) (*os.File, error) {
+	if len(names) == 0 {
+		return openAt(dir, ".", unix.O_DIRECTORY)
+	}
+	at := dir
+	for _, name := range names {
+		next, err := openAt(at, name, unix.O_DIRECTORY)
+		if at != dir {
+			at.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		at = next
+	}
+	return at, nil
 }
 
 // statAt looks at one name in dir itself, not at what a symbolic link names.

@@ -2,6 +2,8 @@ package storage
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -161,4 +163,67 @@ func FuzzName(f *testing.F) {
 			t.Errorf("%q: base %q", name, p.base)
 		}
 	})
+}
+
+// TestOpenPath: where openat2 is not to be had, the steps come to the same.
+func TestOpenPath(t *testing.T) {
+	top := t.TempDir()
+	for _, dir := range []string{"a/b/new", "elsewhere/new"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"a/link": "../elsewhere", "a/b/out": "/etc", "a/b/cur": "new"} {
+		if err := os.Symlink(target, filepath.Join(top, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(top, "a/b/file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for _, test := range []struct {
+		names []string
+		there bool
+	}{
+		{nil, true},
+		{[]string{"a"}, true},
+		{[]string{"a", "b", "new"}, true},
+		{[]string{"a", "b", "cur"}, false},
+		{[]string{"a", "b", "out"}, false},
+		{[]string{"a", "b", "file"}, false},
+		{[]string{"a", "link"}, false},
+		{[]string{"a", "link", "new"}, false},
+		{[]string{"a", "c", "new"}, false},
+	} {
+		for name, open := range map[string]func(*os.File, []string) (*os.File, error){"at once": openAtOnce, "in steps": openInSteps} {
+			got, err := open(dir, test.names)
+			if (err == nil) != test.there {
+				t.Errorf("%v %s: %v", test.names, name, err)
+			}
+			if err != nil {
+				continue
+			}
+			want, err1 := os.Stat(filepath.Join(append([]string{top}, test.names...)...))
+			st, err2 := got.Stat()
+			if err1 != nil || err2 != nil || !os.SameFile(want, st) {
+				t.Errorf("%v %s: another directory, %v, %v", test.names, name, err1, err2)
+			}
+			got.Close()
+		}
+	}
+	before := descriptors(t, top)
+	for range 20 {
+		if f, err := openInSteps(dir, []string{"a", "b", "new"}); err == nil {
+			f.Close()
+		}
+		_, _ = openInSteps(dir, []string{"a", "b", "file"}) // is none
+	}
+	if after := descriptors(t, top); len(after) != len(before) {
+		t.Errorf("open %v, before %v", after, before)
+	}
 }
