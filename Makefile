@@ -8,8 +8,9 @@ VERSION    ?=
 ROUNDS     ?= 200
 CRASH      ?= required
 SOAK       ?= 30m
+AUDIT      ?= required
 
-.PHONY: run build install deb test race lint fuzz bench crash soak clean
+.PHONY: run build install deb test race lint fuzz bench crash soak audit clean
 
 run: build
 	exec bin/restante demo
@@ -60,6 +61,12 @@ crash:
 
 soak:
 	SOAK=$(SOAK) $(GO) test ./cmd/restante -run TestSoak -count=1 -v -timeout=0
+
+# Lets testssl.sh, nmap, swaks and doona loose on a server of its own, on loopback.
+# AUDIT=optional does without those that are not installed, AUDIT=quick leaves out
+# what takes minutes.
+audit:
+	TEST_AUDIT=$(AUDIT) $(GO) test ./cmd/restante -run TestAudit -count=1 -v -timeout=0 -parallel=16
 
 clean:
 	rm -rf bin

@@ -40,7 +40,11 @@ func (s *server) confine(configFile string) error {
 	}
 	abi, err := kernel.LandlockGetABIVersion()
 	if err != nil || abi < leastABI {
-		s.log.Warn("landlock is not available on this kernel: the server may reach every file that its user may", "abi", max(abi, 0))
+		why := []any{"abi", max(abi, 0)}
+		if err != nil {
+			why = append(why, "error", err) // EPERM is from a list of system calls, as a service manager has
+		}
+		s.log.Warn("landlock is not available on this kernel: the server may reach every file that its user may", why...)
 		return nil
 	}
 	preload()

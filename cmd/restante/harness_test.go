@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 		// Each of the many processes would wait a second at its end.
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // fails for malformed names only
 	}
-	testscript.Main(m, map[string]func(){"restante": main})
+	testscript.Main(m, map[string]func(){"restante": main, "filtered": filtered})
 }
 
 // deadline is how long a test polls for something that must happen.
@@ -94,6 +95,7 @@ type testServer struct {
 type serverOptions struct {
 	settings string   // more lines at the end of the configuration
 	env      []string // more environment
+	under    []string // a command that runs the program, such as prlimit, with its flags
 }
 
 const (
@@ -152,7 +154,8 @@ func (s *testServer) start(o serverOptions) {
 	s.t.Helper()
 	s.log = serverLog{}
 	s.exited = make(chan struct{})
-	s.cmd = exec.Command("restante", "--config", s.config, "serve")
+	command := append(slices.Clone(o.under), "restante", "--config", s.config, "serve")
+	s.cmd = exec.Command(command[0], command[1:]...)
 	s.cmd.Env = append(serveEnv(s.config), o.env...)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"syscall"
 	"time"
@@ -37,7 +38,22 @@ func Listen(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, bindError(addr, err)
 	}
+	queue(l)
 	return l, nil
+}
+
+// queue has as many clients wait to be accepted as the system lets any server. Go
+// reads that number from /proc, where the server may not see it.
+func queue(l net.Listener) {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return // with the shorter queue of before, as if the next fails
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.Listen(int(fd), math.MaxUint16) })
 }
 
 // limitSilence sets TCP_USER_TIMEOUT (RFC 5482), which accepted connections inherit.
