@@ -192,7 +192,7 @@ func (s *session) endExchange(r reply) reply {
 // logIn checks credentials, however they were sent, and opens the maildrop.
 func (s *session) logIn(ctx context.Context, mechanism, name, password string) reply {
 	who := describe(mechanism, name)
-	login, err := s.backend.Authenticate(ctx, Credentials{name, password, s.remote.WithZone(""), s.protocol()})
+	login, err := s.authenticate(ctx, Credentials{name, password, s.remote.WithZone(""), s.protocol()})
 	if errors.Is(err, ErrThrottled) {
 		return s.throttled(who, err.Error())
 	}
@@ -210,6 +210,16 @@ func (s *session) logIn(ctx context.Context, mechanism, name, password string) r
 		who = append(who, slog.String("app_password", login.AppPassword))
 	}
 	return s.enter(ctx, login, who)
+}
+
+// authenticate takes no longer than the login may.
+func (s *session) authenticate(ctx context.Context, c Credentials) (Login, error) {
+	if !s.loginBy.IsZero() {
+		bounded, cancel := context.WithDeadline(ctx, s.loginBy)
+		defer cancel()
+		ctx = bounded
+	}
+	return s.backend.Authenticate(ctx, c)
 }
 
 // describe tells the log who wanted to log in, and how. No real name is as long

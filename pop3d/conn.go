@@ -107,7 +107,7 @@ func (c *conn) open(implicitTLS bool) {
 	allowed := c.config.AllowPlaintext
 	remote := remoteAddr(c.raw)
 	c.session = newSession(c.config, &c.server.backend, allowed != nil && allowed(remote))
-	c.session.remote = remote
+	c.session.remote, c.session.loginBy = remote, c.started.Add(c.config.LoginTimeout)
 	c.id = strings.ToLower(rand.Text()[:8])
 	c.log = c.server.log.With("session", c.id, "remote", remote.String())
 	c.show()
@@ -204,7 +204,7 @@ func (c *conn) converse(implicitTLS bool) error {
 		default:
 			c.traceLine(line)
 			before := c.session.drop
-			r = c.handle(line)
+			r = c.session.handle(c.server.base, line)
 			if before == nil && c.session.drop != nil {
 				c.show()
 			}
@@ -231,17 +231,6 @@ func (c *conn) converse(implicitTLS bool) error {
 		}
 	}
 	return nil
-}
-
-// handle bounds the work before a login by the time a login may take.
-func (c *conn) handle(line []byte) reply {
-	ctx := c.server.base
-	if c.session.drop == nil {
-		bounded, cancel := context.WithDeadline(ctx, c.started.Add(c.config.LoginTimeout))
-		defer cancel()
-		ctx = bounded
-	}
-	return c.session.handle(ctx, line)
 }
 
 // answer writes a reply to the buffer and logs what it reports.
@@ -314,7 +303,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // mark before it wakes us, so that either the mark is seen here or the deadline
 // of wake comes after ours.
 func (c *conn) arm() error {
-	deadline := c.started.Add(c.config.LoginTimeout)
+	deadline := c.session.loginBy
 	if c.session.drop != nil {
 		deadline = time.Now().Add(c.config.IdleTimeout)
 	}

@@ -41,7 +41,8 @@ type Config struct {
 	// IdleTimeout is how long a logged-in client may take for a command. RFC
 	// 1939 section 3 asks for 10 minutes at least, which is the default.
 	IdleTimeout time.Duration
-	// LoginTimeout is the whole time before a login, TLS included; default 2 minutes.
+	// LoginTimeout is the whole time before a login, TLS included, but not the opening
+	// of the maildrop; default 2 minutes.
 	LoginTimeout time.Duration
 	// LoginDelay is how far apart the logins of a mailbox are to be in the long run
 	// (RFC 2449 section 6.5); 0: as they like. A few may come together.

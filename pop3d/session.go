@@ -25,6 +25,10 @@ const (
 	closed                     // after the last reply
 )
 
+// openTime bounds the opening of a maildrop. It is no stranger who waits, and the
+// first time a large mailbox of another program takes long.
+const openTime = 10 * time.Minute
+
 // session is the protocol without the network: lines in, replies out. It is
 // used from one goroutine.
 type session struct {
@@ -33,6 +37,7 @@ type session struct {
 	trusted bool // the client's network may log in without TLS
 	secure  bool // TLS is on
 	remote  netip.Addr
+	loginBy time.Time // when a user must be proven; zero: any time
 
 	state     state
 	name      string    // given by USER
@@ -211,7 +216,9 @@ func (s *session) release() error {
 
 // enter opens the maildrop of a proven user; who is for the log.
 func (s *session) enter(ctx context.Context, login Login, who []slog.Attr) reply {
-	drop, err := s.backend.Open(ctx, login.Mailbox)
+	opening, cancel := context.WithTimeout(ctx, openTime)
+	drop, err := s.backend.Open(opening, login.Mailbox)
+	cancel()
 	now := time.Now()
 	switch {
 	case errors.Is(err, ErrInUse):

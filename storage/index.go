@@ -189,12 +189,16 @@ func readIndex(f *os.File) ([]byte, error) {
 }
 
 // saveIndex replaces the index of a mailbox whose lock is held by what entries
-// tell; nothing of names that tell their sizes.
+// tell; nothing of names that tell their sizes. Those that are not measured yet
+// are left out.
 func (s *Store) saveIndex(a address, entries []entry) {
 	b := beginIndex(countIndexed(entries))
 	for i := range entries {
-		if e := &entries[i]; e.indexed() {
+		switch e := &entries[i]; {
+		case e.indexed():
 			b = appendRecord(b, e.base(), e.ino, e.size, e.octets)
+		case e.distrusted():
+			b = appendRecord(b, e.base(), 0, 0, 0)
 		}
 	}
 	s.replaceIndex(a, b)
@@ -202,6 +206,12 @@ func (s *Store) saveIndex(a address, entries []entry) {
 
 // indexed reports whether e belongs in the index.
 func (e *entry) indexed() bool { return !e.own && e.state == sized }
+
+// distrusted reports whether e was found to be different from what its name says,
+// and was not measured since: without a record its name would be believed.
+func (e *entry) distrusted() bool {
+	return !e.own && (e.state == unsized || e.state == gone) && parseName(e.name).ours
+}
 
 func countIndexed(entries []entry) (n int) {
 	for i := range entries {

@@ -24,13 +24,11 @@ func (s *Store) measureAll(ctx context.Context, m *mailbox) ([]entry, error) {
 	entries, err := m.scan(ctx, func(entries []entry) error {
 		stale := recall(s.loadIndex(m.address), entries)
 		cost, err := s.measureUnsized(ctx, m, entries)
-		if err != nil {
-			return err
-		}
-		if worthSaving(entries, stale, cost) {
+		// Cut off, it saves all the same, so that the next login gets further.
+		if worthSaving(entries, stale, cost) || err != nil && cost > 0 {
 			s.saveIndex(m.address, entries)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing mailbox %s: %w", m, err)

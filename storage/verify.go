@@ -28,8 +28,9 @@ type Finding struct {
 
 // Verify reads every file of the mailbox name (local@domain) and compares it with
 // what its name or the index say. Mail that comes or goes meanwhile is passed
-// over. With repair, which waits for no session (ErrInUse), what would be
-// announced wrongly is put right in the index; no file of the mailbox is touched.
+// over. With repair, which waits for no session (ErrInUse), the index is made to
+// say what was found, so that what would be announced wrongly is right, and the
+// next login has nothing to measure; no file of the mailbox is touched.
 // ErrNoMailbox if there is none.
 func (s *Store) Verify(ctx context.Context, name string, repair bool) (Check, error) {
 	a, err := parseAddress(name)
@@ -63,7 +64,7 @@ type verification struct {
 	store   *Store
 	mailbox *mailbox
 	check   Check
-	entries []entry // of the messages, with their true sizes
+	entries []entry // of the messages, with their true sizes if they could be read
 }
 
 func (v *verification) run(ctx context.Context) error {
@@ -147,8 +148,10 @@ func (e *entry) path() string {
 func (v *verification) compare(e *entry, in, out *[bufferSize]byte) {
 	octets, size, err := v.mailbox.weigh(e, in, out)
 	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return // it has gone, or was renamed by a reader
+	case errors.Is(err, os.ErrNotExist): // it has gone, or was renamed by a reader
+		e.state = gone
+		v.entries = append(v.entries, *e)
+		return
 	case err != nil:
 		v.find(Finding{File: e.path(), Problem: "it cannot be read, so it is not served: " + cause(err).Error()})
 		return
@@ -179,14 +182,12 @@ func cause(err error) error {
 	return err
 }
 
-// repair has the index say what is true. The lock of the mailbox is held.
+// repair has the index say what is true, also of files that no login has measured
+// yet. The lock of the mailbox is held.
 func (v *verification) repair() {
-	wrong := false
 	for i := range v.check.Findings {
 		f := &v.check.Findings[i]
-		f.Repaired, wrong = f.wrong, wrong || f.wrong
+		f.Repaired = f.wrong
 	}
-	if wrong {
-		v.store.saveIndex(v.mailbox.address, v.entries)
-	}
+	v.store.saveIndex(v.mailbox.address, v.entries)
 }
