@@ -175,7 +175,7 @@ func (s *session) advance(ctx context.Context, response []byte) reply {
 	if err != nil || !d.presented {
 		return s.endExchange(refuse("malformed response"))
 	}
-	s.sasl = nil
+	s.sasl, s.claimed = nil, d.user
 	if d.authzid != "" && !strings.EqualFold(d.authzid, d.user) {
 		return s.rejected(describe(d.mechanism, d.user), "acting for another user")
 	}

@@ -41,6 +41,7 @@ type session struct {
 
 	state     state
 	name      string    // given by USER
+	claimed   string    // the user of the last AUTH exchange, proven or not
 	sasl      *dialogue // the running AUTH exchange
 	login     Login
 	drop      Maildrop // from login until release; nil otherwise

@@ -6,20 +6,58 @@ import (
 	"strings"
 )
 
-// traceLine logs a command line of a dialog that is traced. What may be a password
-// is hidden, and that is all that is no command: nobody logs in here, but some try.
+const hidden = "(hidden)"
+
+// traceLine logs a command line of a dialog that is traced.
 func (w *wire) traceLine(line string) {
-	if !w.traced {
-		return
+	if w.traced {
+		w.trace("client", harmless(line))
 	}
-	verb, _, _ := strings.Cut(line, " ")
-	switch verb = strings.ToUpper(verb); {
-	case verb == "AUTH":
-		line = "AUTH (hidden)"
-	case commands[verb] == nil:
-		line = "(hidden)"
+}
+
+// harmless is a command line without what may be a password or a line of a message:
+// nobody logs in here, but some try, and who does not wait for the reply to DATA sends
+// the message also when it is refused. What can be read as an argument is shown.
+func harmless(line string) string {
+	verb, arg, _ := strings.Cut(line, " ")
+	name := strings.ToUpper(verb)
+	if commands[name] == nil {
+		return hidden
 	}
-	w.trace("client", line)
+	arg = strings.Trim(arg, " \t")
+	switch {
+	case arg == "":
+		return verb
+	case (name == "EHLO" || name == "HELO") && isHello(arg):
+		return verb + " " + arg
+	case name == "MAIL":
+		return verb + harmlessPath(arg, "FROM:")
+	case name == "RCPT":
+		return verb + harmlessPath(arg, "TO:")
+	}
+	return verb + " " + hidden
+}
+
+// harmlessPath shows the path of MAIL or RCPT, and those of its parameters that tell
+// nothing else than they should.
+func harmlessPath(arg, prefix string) string {
+	path, params, ok := pathOf(arg, prefix)
+	if !ok {
+		return " " + hidden
+	}
+	text := " " + prefix + "<" + path.String() + ">"
+	for _, p := range strings.Fields(params) {
+		key, value, _ := strings.Cut(strings.ToUpper(p), "=")
+		switch {
+		case strings.EqualFold(p, "SMTPUTF8"):
+		case key == "BODY" && (value == "7BIT" || value == "8BITMIME" || value == "BINARYMIME"):
+		case key == "SIZE" && value != "" && strings.Trim(value, "0123456789") == "":
+		default:
+			return text + " " + hidden
+		}
+		text += " " + p
+	}
+	return text
 }
 
 // trace logs lines of a dialog that is traced.

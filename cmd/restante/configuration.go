@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -149,7 +150,17 @@ func tracing(c *config.Config) func(netip.Addr, string) bool {
 	if c.Log.Level > slog.LevelDebug || c.Log.Trace.Empty() {
 		return nil
 	}
-	return c.Log.Trace.Includes
+	return c.Log.Trace.By(canonicalName)
+}
+
+// canonicalName is the name of a mailbox as the directory has it. What cannot be one
+// stays as it is, in lower case.
+func canonicalName(user string) string {
+	a, err := auth.ParseAddress(user)
+	if err != nil {
+		return strings.ToLower(user)
+	}
+	return a.String()
 }
 
 func hashParams(c *config.Config) auth.HashParams {

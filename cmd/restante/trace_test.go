@@ -103,3 +103,63 @@ func TestTraceOfAddress(t *testing.T) {
 		}
 	}
 }
+
+// TestTraceHides: nothing that a client writes in the wrong place is shown.
+func TestTraceHides(t *testing.T) {
+	const secret = "hunter2secret"
+	response := base64.StdEncoding.EncodeToString([]byte("\x00alice@" + testDomain + "\x00" + testPassword))
+	s := newServer(t, serverOptions{env: []string{"RESTANTE_LOG_LEVEL=debug", "RESTANTE_LOG_TRACE=127.0.0.0/8"}})
+	d := s.talk(t, "pop3s")
+	for _, line := range []string{"AUTH " + response, "AUTH PLAIN\t" + response, "TOP " + secret + " phrase", "NOOP " + secret} {
+		d.want(line, "-ERR")
+	}
+	d.want("USER alice@"+testDomain+" "+secret, "+OK")
+	d.want("QUIT", "+OK")
+	d = s.talk(t, "smtp")
+	d.want("EHLO client.example", "250")
+	for _, line := range []string{"DATA", "BDAT x " + secret, "Send the money to " + secret, "Mail from: " + secret, "EHLO " + secret + "!"} {
+		d.want(line, "50")
+	}
+	d.want("NOOP "+secret, "250")
+	d.want("MAIL FROM:<a@client.example> BODY=8BITMIME "+secret, "5")
+	d.want("QUIT", "221")
+	eventually(t, "both connections have ended", func() bool { return len(s.log.find("connection closed", nil)) == 2 })
+	lines := traced(s)
+	for _, want := range []string{
+		"client: AUTH (hidden)", "client: AUTH PLAIN (hidden)", "client: TOP (hidden)", "client: USER alice@" + testDomain + " (hidden)",
+		"client: BDAT (hidden)", "client: Send (hidden)", "client: Mail (hidden)", "client: EHLO client.example",
+		"client: MAIL FROM:<a@client.example> BODY=8BITMIME (hidden)",
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("%q is not in the trace", want)
+		}
+	}
+	for _, line := range lines {
+		if strings.Contains(line, secret) || strings.Contains(line, response) {
+			t.Errorf("in the trace: %q", line)
+		}
+	}
+}
+
+// TestTraceOfFailedLogins: those are what a trace is made for, also when the name is
+// written in another way.
+func TestTraceOfFailedLogins(t *testing.T) {
+	response := func(user string) string { return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00wrong")) }
+	for _, c := range []struct{ setting, user string }{
+		{"alice@" + testDomain, "Alice@" + testDomain},
+		{"alice@" + testDomain, "alice"},
+		{"a@MÜNCHEN.example", "a@xn--mnchen-3ya.example"},
+		{"a@xn--mnchen-3ya.example", "a@münchen.example"},
+	} {
+		s := newServer(t, serverOptions{env: []string{"RESTANTE_LOG_LEVEL=debug", "RESTANTE_LOG_TRACE=" + c.setting}})
+		d := s.talk(t, "pop3s")
+		d.want("AUTH PLAIN "+response("somebody@else.example"), "-ERR [AUTH]")
+		d.want("AUTH PLAIN "+response(c.user), "-ERR [AUTH]")
+		d.want("QUIT", "+OK")
+		s.log.one(t, "connection closed", nil)
+		want := []string{"client: (from here on: " + c.user + ")", "server: -ERR [AUTH] wrong user name or password", "client: QUIT", "server: +OK bye"}
+		if lines := traced(s); !slices.Equal(lines, want) {
+			t.Errorf("%s, tracing %s: %q", c.user, c.setting, lines)
+		}
+	}
+}

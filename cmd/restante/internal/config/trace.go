@@ -39,9 +39,19 @@ func ParseTrace(items []string) (Trace, error) {
 // Empty reports that nothing is traced.
 func (t Trace) Empty() bool { return len(t.users) == 0 && len(t.networks.prefixes) == 0 }
 
-// Includes reports whether a dialog with a client, or about a user, is traced.
-func (t Trace) Includes(client netip.Addr, user string) bool {
-	return user != "" && slices.Contains(t.users, strings.ToLower(user)) || client.IsValid() && t.networks.Allows(client)
+// By tells whether a dialog with a client, or about a user as the client writes the
+// name, is traced. Names that canonical makes the same are the same. A name without a
+// domain is that of any user who has it.
+func (t Trace) By(canonical func(string) string) func(client netip.Addr, user string) bool {
+	names := make(map[string]bool)
+	for _, user := range t.users {
+		name := canonical(user)
+		local, _, _ := strings.Cut(name, "@")
+		names[name], names[local] = true, true
+	}
+	return func(client netip.Addr, user string) bool {
+		return user != "" && names[canonical(user)] || client.IsValid() && t.networks.Allows(client)
+	}
 }
 
 // String is the setting as people see it.
