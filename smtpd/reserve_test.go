@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A reservation is for each mailbox once, and ends with the transaction.
@@ -68,3 +71,80 @@ type cramped struct {
 }
 
 func (c *cramped) Reserve(context.Context, []string, int64) (func(), error) { return nil, c.err }
+
+// Room is kept for those who have a message: who has none is sent away in time,
+// however many envelopes that are.
+func TestRoomIsNotHeld(t *testing.T) {
+	const (
+		hello = "EHLO c.example\r\n"
+		begin = "MAIL FROM:<a@b.example> SIZE=100\r\nRCPT TO:<ann@example.org>\r\n"
+		rest  = "DATA\r\nSubject: x\r\n\r\n.\r\n"
+	)
+	config := testConfig()
+	config.HoldTimeout = time.Nanosecond
+	for _, c := range []struct {
+		name   string
+		pieces []string
+		reply  string // the last one
+	}{
+		{"message", []string{hello + begin + rest, "QUIT\r\n"}, "221"},
+		{"two messages", []string{hello + begin + rest, begin + rest, "QUIT\r\n"}, "221"},
+		{"idle", []string{hello + begin, "NOOP\r\n", "QUIT\r\n"}, "421 4.4.2"},
+		{"chunk", []string{hello + begin + "BDAT 1000\r\n", "x", "QUIT\r\n"}, "421 4.4.2"},
+		{"let go in time", []string{hello + begin + "RSET\r\n", "NOOP\r\n", "QUIT\r\n"}, "221"},
+		{"again", []string{hello + begin + "RSET\r\n" + begin, "NOOP\r\n", "QUIT\r\n"}, "421 4.4.2"},
+		{"without quota", []string{hello + "MAIL FROM:<>\r\nRCPT TO:<postmaster@example.org>\r\n", "NOOP\r\n", "QUIT\r\n"}, "221"},
+	} {
+		store := new(memory)
+		conn := &timely{canned: canned{pieces: c.pieces, rounds: 1}}
+		conn.closed = make(chan struct{})
+		_ = NewServer(config, users{}, store, nil).Serve(&once{conn: conn})
+		<-conn.closed
+		lines := strings.Split(strings.TrimSpace(conn.out.String()), "\r\n")
+		if last := lines[len(lines)-1]; !strings.HasPrefix(last, c.reply) {
+			t.Errorf("%s: the last reply is %q, want %s\n%s", c.name, last, c.reply, strings.Join(lines, "\n"))
+		}
+		if len(store.reserved) != 0 {
+			t.Errorf("%s: %v are held", c.name, store.reserved)
+		}
+	}
+}
+
+// timely is a canned connection that heeds deadlines.
+type timely struct {
+	canned
+	until time.Time
+}
+
+func (c *timely) SetReadDeadline(t time.Time) error {
+	c.until = t
+	return nil
+}
+
+func (c *timely) Read(p []byte) (int, error) {
+	if time.Now().After(c.until) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.canned.Read(p)
+}
+
+// One envelope after the other holds no room for ever either.
+func TestRoomIsNotHeldAgainAndAgain(t *testing.T) {
+	config := testConfig()
+	config.HoldTimeout = 5 * time.Millisecond
+	c := newRig(t, config).dial(t)
+	c.do("", "220", "HELO c.example", "250")
+	for round := 0; ; round++ {
+		for _, line := range []string{"MAIL FROM:<>", "RCPT TO:<ann@example.org>", "RSET"} {
+			if _, err := io.WriteString(c.Conn, line+"\r\n"); err != nil {
+				return // it was closed after 421
+			}
+			switch got := c.line(); {
+			case strings.HasPrefix(got, "421 4.4.2 "):
+				return
+			case !strings.HasPrefix(got, "250 "):
+				t.Fatalf("round %d: %s is answered %q", round, line, got)
+			}
+		}
+	}
+}

@@ -51,6 +51,7 @@ type Config struct {
 	RejectHurried    bool
 	GreetingTimeout  time.Duration // for the first command line to come; default 5 min
 	CommandTimeout   time.Duration // for a whole command line to come, or replies to go; default 5 min
+	HoldTimeout      time.Duration // for room in mailboxes to be kept before DATA, then 421; default 2 min
 	DataTimeout      time.Duration // for the next octets of a message; default 3 min
 	MessageTimeout   time.Duration // for a whole message; default 1 h
 	HandshakeTimeout time.Duration // for TLS to begin; default 1 min
@@ -76,6 +77,7 @@ func (c Config) withDefaults() *Config {
 	c.MaxRefused = orDefault(c.MaxRefused, 50)
 	c.GreetingTimeout = orDefault(c.GreetingTimeout, 5*time.Minute)
 	c.CommandTimeout = orDefault(c.CommandTimeout, 5*time.Minute)
+	c.HoldTimeout = orDefault(c.HoldTimeout, 2*time.Minute)
 	c.HandshakeTimeout = orDefault(c.HandshakeTimeout, time.Minute)
 	c.DataTimeout = orDefault(c.DataTimeout, 3*time.Minute)
 	if c.Observer == nil {
@@ -123,8 +125,8 @@ type Recipient struct {
 // A Store makes messages durable. It must be safe for concurrent use.
 type Store interface {
 	// Reserve keeps room for a message of size octets, as the client announced
-	// it (0: it did not), in each of the mailboxes until release is called.
-	// ErrOverQuota says that one of them has no room for it; any other error is a
+	// it (0: it did not), in each of the mailboxes until release is called; nil if
+	// none of them needs it. ErrOverQuota says that one of them has no room for it; any other error is a
 	// fault of ours.
 	Reserve(ctx context.Context, mailboxes []string, size int64) (release func(), err error)
 	// Deliver reads message to its end, io.EOF, and returns nil only when it

@@ -27,10 +27,13 @@ type session struct {
 	envelope envelope
 }
 
-func (s *session) Reset() { s.envelope.end() }
+func (s *session) Reset() {
+	s.envelope.end()
+	s.wire.letGo()
+}
 
 func (s *session) Logout() error {
-	s.envelope.end()
+	s.Reset()
 	return nil
 }
 
@@ -80,7 +83,10 @@ func (s *session) reserve(r Recipient) error {
 	case err != nil:
 		return fmt.Errorf("store: %v", err)
 	}
-	s.envelope.release = append(s.envelope.release, release)
+	if release != nil {
+		s.envelope.release = append(s.envelope.release, release)
+		s.wire.hold()
+	}
 	return nil
 }
 

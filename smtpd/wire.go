@@ -76,6 +76,9 @@ type wire struct {
 	closed                              bool
 	traced                              bool
 
+	holding time.Duration // how long room in mailboxes may still be kept before a message comes
+	due     time.Time     // when that is over; zero: no room is kept
+
 	messageBegan time.Time
 	received     int64 // octets since then
 
@@ -89,7 +92,7 @@ type wire struct {
 
 func newWire(conn net.Conn, s *Server) *wire {
 	w := &wire{Conn: conn, raw: conn, server: s, config: s.config.Load(), began: time.Now()}
-	w.fruitful = w.began
+	w.fruitful, w.holding = w.began, w.config.HoldTimeout
 	w.in = newBuffer(w.receive, waiting, &s.buffers)
 	w.log = s.log
 	w.config.Observer.Opened()
@@ -374,6 +377,8 @@ func (w *wire) arm() error {
 		}
 	} else if w.stopping {
 		return replyStopping
+	} else if !w.due.IsZero() && w.due.Before(until) {
+		until = w.due
 	}
 	return w.raw.SetReadDeadline(until)
 }
@@ -396,10 +401,27 @@ func (w *wire) setReceiving(on bool) {
 	w.receiving = on
 }
 
+// hold begins the time for which the envelope may keep room in mailboxes: others are
+// refused meanwhile, so it is for those who have a message, and envelopes without one
+// add up.
+func (w *wire) hold() {
+	if w.due.IsZero() {
+		w.due = time.Now().Add(w.holding)
+	}
+}
+
+// letGo ends it.
+func (w *wire) letGo() {
+	if !w.due.IsZero() {
+		w.holding, w.due = time.Until(w.due), time.Time{}
+	}
+}
+
 // message begins reading the message that follows 354.
 func (w *wire) message() *message {
 	w.messageBegan, w.received = time.Now(), 0
 	w.until = w.messageBegan.Add(w.config.MessageTimeout)
+	w.holding, w.due = w.config.HoldTimeout, time.Time{}
 	w.setReceiving(true)
 	w.in.grow()
 	return newMessage(&w.in, w.config.MaxMessageSize)

@@ -14,7 +14,7 @@ import (
 )
 
 // Reserve makes room for a message in each of the mailboxes whose users have a
-// quota.
+// quota; nil if none has.
 func (d deliveries) Reserve(ctx context.Context, mailboxes []string, size int64) (func(), error) {
 	var held []func()
 	release := func() {
@@ -28,7 +28,12 @@ func (d deliveries) Reserve(ctx context.Context, mailboxes []string, size int64)
 			release()
 			return nil, translate(err, [2]error{storage.ErrOverQuota, smtpd.ErrOverQuota})
 		}
-		held = append(held, end)
+		if end != nil {
+			held = append(held, end)
+		}
+	}
+	if len(held) == 0 {
+		return nil, nil
 	}
 	return release, nil
 }
@@ -39,7 +44,7 @@ func (d deliveries) reserve(ctx context.Context, mailbox string, size int64) (fu
 		return nil, err
 	}
 	if quota == 0 {
-		return func() {}, nil
+		return nil, nil
 	}
 	used, err := d.mail.Usage(ctx, mailbox)
 	if err != nil {

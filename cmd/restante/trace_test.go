@@ -144,7 +144,9 @@ func TestTraceHides(t *testing.T) {
 // TestTraceOfFailedLogins: those are what a trace is made for, also when the name is
 // written in another way.
 func TestTraceOfFailedLogins(t *testing.T) {
-	response := func(user string) string { return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00wrong")) }
+	response := func(user string) string {
+		return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00wrong"))
+	}
 	for _, c := range []struct{ setting, user string }{
 		{"alice@" + testDomain, "Alice@" + testDomain},
 		{"alice@" + testDomain, "alice"},
