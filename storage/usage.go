@@ -111,8 +111,9 @@ func (s *Store) usage(ctx context.Context, a address, u *usage) (int64, error) {
 		return 0, err
 	}
 	defer m.close()
-	if m.listed = u.version; m.unchanged() {
-		return u.counted + u.added.Load(), nil
+	// What was added may have been in the mailbox when it was counted.
+	if m.listed = u.version; u.added.Load() == 0 && m.unchanged() {
+		return u.counted, nil
 	}
 	if err := u.count(ctx, m); err != nil {
 		return 0, err
@@ -120,8 +121,8 @@ func (s *Store) usage(ctx context.Context, a address, u *usage) (int64, error) {
 	return u.counted + u.added.Load(), nil
 }
 
-// count adds up the messages. A delivery in that time may count twice, until the
-// next count.
+// count adds up the messages. A delivery that is seen here, but was not added yet,
+// counts twice until the next count.
 func (u *usage) count(ctx context.Context, m *mailbox) error {
 	began, added := time.Now(), u.added.Load()
 	entries, err := m.weighed(ctx, make(map[string]time.Time))

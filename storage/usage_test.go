@@ -124,3 +124,22 @@ func TestReserveAtOnce(t *testing.T) {
 		t.Errorf("%d messages of 10 octets were let into 105", n)
 	}
 }
+
+// A delivery that was seen in one of its mailboxes, before it was in all of them,
+// counts once in the end.
+func TestUsageOfSlowDelivery(t *testing.T) {
+	s, data := openStore(t)
+	deliver(t, s, 1, "12345\n", "ann@example.org")
+	put(t, filepath.Join(boxDir(data, "ann@example.org"), "new", "1.foreign"), "1234567890\n") // as if it were the delivery
+	u := s.usages.get(address{"ann", "example.org"})
+	for deadline := time.Now().Add(10 * time.Second); used(t, s, "ann@example.org") != 17 || !u.version.settled; {
+		if time.Now().After(deadline) {
+			t.Fatal("the mailbox never settles")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.usages.add([]address{{"ann", "example.org"}}, 11)
+	if n := used(t, s, "ann@example.org"); n != 17 {
+		t.Errorf("%d octets, want 17", n)
+	}
+}
