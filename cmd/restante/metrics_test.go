@@ -161,28 +161,30 @@ func documented(t *testing.T, got map[string]float64) {
 	}
 }
 
-// TestReady takes the directory of drafts away and gives it back.
+// TestReady takes away what each delivery needs: the directory of drafts, the journal.
 func TestReady(t *testing.T) {
-	s, get := watched(t)
-	for _, path := range []string{"/healthz", "/readyz"} {
-		if code, text := get(path); code != 200 || text != "ok\n" {
-			t.Errorf("%s: %d %q", path, code, text)
+	for _, needed := range []string{"mail/.tmp", "journal"} {
+		s, get := watched(t)
+		for _, path := range []string{"/healthz", "/readyz"} {
+			if code, text := get(path); code != 200 || text != "ok\n" {
+				t.Errorf("%s: %d %q", path, code, text)
+			}
 		}
-	}
-	drafts := filepath.Join(filepath.Dir(filepath.Dir(s.maildir("alice"))), ".tmp")
-	if err := os.Remove(drafts); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the server is not ready", func() bool {
-		code, text := get("/readyz")
-		return code == 503 && text == "not ready, see the log\n"
-	})
-	if code, _ := get("/healthz"); code != 200 {
-		t.Errorf("not healthy: %d", code)
-	}
-	s.log.one(t, "not ready", nil)
-	if code, _ := get("/other"); code != 404 {
-		t.Errorf("another path: %d", code)
+		data := filepath.Join(s.maildir("alice"), "..", "..", "..")
+		if err := os.RemoveAll(filepath.Join(data, needed)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the server is not ready without "+needed, func() bool {
+			code, text := get("/readyz")
+			return code == 503 && text == "not ready, see the log\n"
+		})
+		if code, _ := get("/healthz"); code != 200 {
+			t.Errorf("not healthy: %d", code)
+		}
+		s.log.one(t, "not ready", nil)
+		if code, _ := get("/other"); code != 404 {
+			t.Errorf("another path: %d", code)
+		}
 	}
 }
 

@@ -60,7 +60,7 @@ type readiness struct {
 	mu    sync.Mutex
 	asked time.Time
 	err   error
-	under chan error // the answer of a check that has not come yet
+	under chan error // where the answer to a question comes, nil: nothing is asked
 }
 
 func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -90,20 +90,25 @@ func (r *readiness) check() error {
 }
 
 // ask waits for an answer for so long. A disk that hangs cannot be interrupted, so
-// there is one question at a time.
+// there is one question at a time; the answer to an earlier one tells nothing of now.
 func (r *readiness) ask() error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
-	if r.under == nil {
-		answer := make(chan error, 1)
-		r.under = answer
-		go func() { answer <- r.ready(ctx) }()
-	}
-	select {
-	case err := <-r.under:
-		r.under = nil
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("no answer within %v", checkTime)
+	for {
+		mine := r.under == nil
+		if mine {
+			answer := make(chan error, 1)
+			r.under = answer
+			go func() { answer <- r.ready(ctx) }()
+		}
+		select {
+		case err := <-r.under:
+			r.under = nil
+			if mine {
+				return err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("no answer within %v", checkTime)
+		}
 	}
 }

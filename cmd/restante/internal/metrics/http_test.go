@@ -33,6 +33,16 @@ func TestReadinessThatHangs(t *testing.T) {
 	}
 }
 
+// What a check says that nobody has waited for is no answer to a question of later.
+func TestReadinessIsOfNow(t *testing.T) {
+	old := make(chan error, 1)
+	old <- nil
+	r := &readiness{under: old, log: slog.New(slog.DiscardHandler), ready: func(context.Context) error { return errors.New("no") }}
+	if r.check() == nil {
+		t.Error("ready, as it was a while ago")
+	}
+}
+
 // Those who ask often get the answer of a moment ago.
 func TestReadinessIsKept(t *testing.T) {
 	asked := 0
