@@ -43,14 +43,17 @@ func (s *session) Mail(_ string, o *smtp.MailOptions) error {
 	switch {
 	case s.envelope.open:
 		return replyMailTwice.smtp()
-	case o.Size > s.wire.config.MaxMessageSize:
-		return replyTooLarge.smtp()
 	case o.Auth != nil: // go-smtp takes it from anybody (RFC 4954 section 5)
 		return replyNoParam.smtp()
-	case !o.UTF8 && !from.ascii():
-		return replyNeedsUTF8.smtp()
 	}
-	s.envelope = envelope{open: true, utf8: o.UTF8, from: from, size: o.Size}
+	s.envelope = envelope{utf8: o.UTF8, from: from, size: o.Size}
+	switch {
+	case o.Size > s.wire.config.MaxMessageSize:
+		return s.refuse(messageRefused, replyTooLarge, slog.Int64("size", o.Size))
+	case !o.UTF8 && !from.ascii():
+		return s.refuse(messageRefused, replyNeedsUTF8)
+	}
+	s.envelope.open = true
 	return nil
 }
 
@@ -138,7 +141,7 @@ func (s *session) Data(io.Reader) (err error) {
 		}
 	}
 	if err != nil {
-		return s.refuse("message refused", err, slog.String("id", id), s.recipients(), slog.Int64("size", m.size))
+		return s.refuse(messageRefused, err, slog.String("id", id), s.recipients(), slog.Int64("size", m.size))
 	}
 	s.wire.messages++
 	s.wire.show()
@@ -186,7 +189,10 @@ func (s *session) trace(id string) trace {
 		utf8: s.envelope.utf8, from: s.envelope.from, to: s.envelope.only(), at: time.Now()}
 }
 
-const recipientRefused = "recipient refused"
+const (
+	recipientRefused = "recipient refused"
+	messageRefused   = "message refused"
+)
 
 // refuse logs a refusal and gives its reply. The detail of a fault of ours is
 // in the log only.

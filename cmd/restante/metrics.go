@@ -8,6 +8,10 @@ import (
 	"restante/pop3d"
 )
 
+// maxMetricsConnections are those of programs of this machine. One that runs wild
+// takes no descriptors that mail needs.
+const maxMetricsConnections = 32
+
 // measure has what the server does counted, and told to programs of this machine.
 func (s *server) measure() {
 	refused := make(map[string]func() int64)

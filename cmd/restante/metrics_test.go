@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -159,6 +160,41 @@ func documented(t *testing.T, got map[string]float64) {
 			t.Errorf("the manual has %s, the server not", name)
 		}
 	}
+}
+
+// TestRefusedSenders: what is refused at MAIL is counted and logged like the rest.
+func TestRefusedSenders(t *testing.T) {
+	s, get := watched(t)
+	d := s.talk(t, "smtp")
+	d.want("EHLO client.example", "250")
+	d.want("MAIL FROM:<a@client.example> SIZE=4000000000", "552 5.3.4")
+	d.want("MAIL FROM:<ä@client.example>", "553 5.6.7")
+	d.want("MAIL FROM:<a@client.example>", "250")
+	_, text := get("/metrics")
+	for _, want := range []string{
+		`restante_smtp_refused_total{code="552",status="5.3.4",what="message"} 1`,
+		`restante_smtp_refused_total{code="553",status="5.6.7",what="message"} 1`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("%s is not in the metrics", want)
+		}
+	}
+	s.log.one(t, "message refused", map[string]any{"from": "a@client.example", "size": 4e9})
+	s.log.one(t, "message refused", map[string]any{"from": "ä@client.example"})
+}
+
+// TestMetricsLimit: a program that only opens connections takes a few.
+func TestMetricsLimit(t *testing.T) {
+	s := newServer(t, serverOptions{settings: "[metrics]\nlisten = [\"127.0.0.1:0\"]"})
+	address := s.log.one(t, "listening", map[string]any{"protocol": "metrics"})["address"].(string)
+	for range maxMetricsConnections + 1 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	s.log.one(t, "refused a connection", map[string]any{"reason": "too many connections"})
 }
 
 // TestReady takes away what each delivery needs: the directory of drafts, the journal.

@@ -167,12 +167,13 @@ func (s *server) bind() error {
 	smtp := listen.NewLimiter(limits(s.config, s.config.SMTP.MaxConnections), s.log)
 	pop3 := listen.NewLimiter(limits(s.config, s.config.POP3.MaxConnections), s.log)
 	authority := listen.NewLimiter(listen.Limits{Total: maxACMEConnections}, s.log)
+	watchers := listen.NewLimiter(listen.Limits{Total: maxMetricsConnections}, s.log)
 	s.limiters = map[string]*listen.Limiter{"smtp": smtp, "pop3": pop3}
 	limited := map[protocol]func(net.Listener) net.Listener{
 		protocolSMTP:    func(l net.Listener) net.Listener { return smtp.Wrap(l, smtpd.Refusal(s.config.Hostname)) },
 		protocolPOP3:    func(l net.Listener) net.Listener { return pop3.Wrap(l, pop3d.Refusal()) },
 		protocolPOP3S:   func(l net.Listener) net.Listener { return pop3.Wrap(l, "") }, // nothing can be said before the handshake
-		protocolMetrics: func(l net.Listener) net.Listener { return l },
+		protocolMetrics: func(l net.Listener) net.Listener { return watchers.Wrap(l, "") },
 		// To be turned away without a word is all that others can expect.
 		protocolACMEHTTP: func(l net.Listener) net.Listener { return authority.Wrap(l, "") },
 		protocolACMETLS:  func(l net.Listener) net.Listener { return authority.Wrap(l, "") },
