@@ -26,6 +26,7 @@ const (
 	readBuffer    = 1 << 10    // kept while idle
 	writeBuffer   = 32 << 10   // borrowed while there is output
 	writePatience = 2 * time.Minute
+	slowestRate   = 100         // octets a second that a client must take in the long run; a modem does ten times that
 	lingerTime    = time.Second // for a client that was hung up on
 	lingerOctets  = 1 << 20
 )
@@ -39,8 +40,9 @@ var (
 )
 
 // patientConn lets a write go on for as long as the client takes some of it,
-// and fails when nothing is taken for the time of its patience. It sits below
-// TLS, whose state would not survive a write that timed out.
+// and fails when nothing is taken for the time of its patience, or too little in all:
+// a lock is held meanwhile. It sits below TLS, whose state would not survive a write
+// that timed out.
 type patientConn struct {
 	net.Conn
 	patience time.Duration
@@ -49,8 +51,13 @@ type patientConn struct {
 
 func (c *patientConn) Write(p []byte) (int, error) {
 	written := 0
+	last := time.Now().Add(c.patience + time.Duration(len(p))*time.Second/slowestRate)
 	for {
-		err := c.SetWriteDeadline(time.Now().Add(c.patience))
+		until := time.Now().Add(c.patience)
+		if last.Before(until) {
+			until = last
+		}
+		err := c.SetWriteDeadline(until)
 		n := 0
 		if err == nil {
 			n, err = c.Conn.Write(p[written:])
@@ -59,7 +66,7 @@ func (c *patientConn) Write(p []byte) (int, error) {
 		if err == nil {
 			return written, nil
 		}
-		if n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n == 0 || until.Equal(last) || !errors.Is(err, os.ErrDeadlineExceeded) {
 			c.failed = err
 			return written, err
 		}

@@ -49,7 +49,8 @@ type Maildrop interface {
 	// octets ends with an error.
 	Message(i int) (io.ReadCloser, error)
 	// Remove removes the messages for good and reports how many are gone,
-	// those that vanished before included. It removes no other message.
+	// those that vanished before included. It removes no other message. On an
+	// error the rest may stay, or go later.
 	Remove(ctx context.Context, indexes []int) (removed int, err error)
 	// Sign leaves a note of this session for the owner of the server. Not every session
 	// is signed when there are many.

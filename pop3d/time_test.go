@@ -1,8 +1,13 @@
 package pop3d
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"net"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -39,5 +44,39 @@ func TestTimeToOpen(t *testing.T) {
 	}
 	if mail.open < 5*time.Minute || mail.open > time.Hour {
 		t.Errorf("%v to open the maildrop", mail.open)
+	}
+}
+
+// A slow line gets its message, and who takes an octet now and then keeps no maildrop.
+func TestSlowClients(t *testing.T) {
+	for _, c := range []struct {
+		octets int // that the client takes at a time
+		every  time.Duration
+		whole  bool
+	}{
+		{96, 100 * time.Millisecond, true}, // 9600 baud
+		{writeBuffer / 2, writePatience - time.Second, true},
+		{1, writePatience - time.Second, false},
+		{1, time.Second, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := net.Pipe()
+			defer near.Close()
+			var reader sync.WaitGroup
+			reader.Go(func() {
+				for buf := make([]byte, c.octets); ; time.Sleep(c.every) {
+					if _, err := io.ReadFull(near, buf); err != nil {
+						return
+					}
+				}
+			})
+			began := time.Now()
+			_, err := (&patientConn{Conn: far, patience: writePatience}).Write(bytes.Repeat([]byte("x"), writeBuffer))
+			if (err == nil) != c.whole || time.Since(began) > time.Hour {
+				t.Errorf("%d octets every %v: %v after %v", c.octets, c.every, err, time.Since(began))
+			}
+			far.Close()
+			reader.Wait()
+		})
 	}
 }

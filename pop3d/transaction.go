@@ -142,7 +142,7 @@ func (s *session) update(ctx context.Context) reply {
 func updateReply(marked, stayed int, removing, closing error) reply {
 	switch {
 	case stayed > 0:
-		return trouble(fmt.Sprintf("%d of %s not removed", stayed, count(marked, "message")), errors.Join(removing, closing))
+		return trouble(fmt.Sprintf("%d of %s not removed now", stayed, count(marked, "message")), errors.Join(removing, closing))
 	case removing != nil:
 		return trouble("messages removed, but a power failure may bring them back", errors.Join(removing, closing))
 	}

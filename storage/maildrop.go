@@ -164,8 +164,9 @@ func (m *Maildrop) mismatch(i int) error {
 // Remove removes the messages with these numbers for good, and returns how many
 // are: their files are gone, also where a reader has moved or copied them in the
 // mailbox, and no crash brings them back. A message that vanished before counts
-// as removed. On an error the others are as they were, or in doubt where the
-// directory could not be synced.
+// as removed. On an error the others are there still, or in doubt where the
+// directory could not be synced; a crash soon after may remove them all the same,
+// as they were asked to go.
 func (m *Maildrop) Remove(ctx context.Context, idx []int) (removed int, err error) {
 	if m.lock == nil {
 		return 0, os.ErrClosed
