@@ -52,8 +52,11 @@ func (s *Store) removeMail(a address) error {
 	}
 	defer held.Close()
 	trash := path.Join(draftsDir, removedPrefix+a.digest())
-	if err := s.mail.RemoveAll(trash); err != nil {
-		return err
+	// A removal that was cut off may have left it there, and not noted.
+	if _, err := s.mail.Lstat(trash); err == nil {
+		if err := s.clearTrash(a, trash); err != nil {
+			return err
+		}
 	}
 	err = s.mail.Rename(a.path(), trash)
 	switch {
@@ -65,6 +68,11 @@ func (s *Store) removeMail(a address) error {
 			return err
 		}
 	}
+	return s.clearTrash(a, trash)
+}
+
+// clearTrash removes a mailbox that is trash now, and nothing of it comes back.
+func (s *Store) clearTrash(a address, trash string) error {
 	if err := s.noteMailRemoval(a, trash); err != nil {
 		return err
 	}

@@ -343,6 +343,25 @@ func TestRemovedBeforeRecovery(t *testing.T) {
 	}
 }
 
+// TestRemovalCutOff: a command that was killed after the mailbox was out of sight,
+// and given again, leaves nothing that comes back.
+func TestRemovalCutOff(t *testing.T) {
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, threeBoxes...)
+	a, err := parseAddress(alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename(t, boxDir(v.data, alice), filepath.Join(v.data, "mail", draftsDir, removedPrefix+a.digest()))
+	if err := openStoreAt(t, v.data).RemoveMailbox(context.Background(), alice); err != nil {
+		t.Fatal(err)
+	}
+	data := crashed(t, v.data)
+	startServer(t, data)
+	holds(t, "removed", data, alice)
+	holds(t, "not removed", data, threeBoxes[1], smallMessage)
+}
+
 // TestCheckpointForgets: what is older than a checkpoint is not done again.
 func TestCheckpointForgets(t *testing.T) {
 	v := freshServer(t)

@@ -56,7 +56,20 @@ type version struct {
 	settled  bool
 }
 
-const slowestTick = 100 * time.Millisecond // ten times that of the kernel
+const (
+	slowestTick = 100 * time.Millisecond // ten times that of the kernel
+	coarseTick  = 2 * time.Second        // of a file system that keeps whole seconds
+)
+
+// settled reports whether a change from now on would have another time than the last
+// one.
+func settled(changed, now int64) bool {
+	tick := slowestTick
+	if changed%int64(time.Second) == 0 {
+		tick = coarseTick
+	}
+	return now-changed > int64(tick)
+}
 
 func (m *mailbox) version() (v version, err error) {
 	st, err := statFile(m.new)
@@ -65,7 +78,8 @@ func (m *mailbox) version() (v version, err error) {
 		st, err = statFile(m.cur)
 		v.cur = st.Ctim.Nano()
 	}
-	v.settled = time.Now().UnixNano()-max(v.new, v.cur) > int64(slowestTick)
+	now := time.Now().UnixNano()
+	v.settled = settled(v.new, now) && settled(v.cur, now)
 	return v, err
 }
 

@@ -175,3 +175,24 @@ func TestDirectoryEntries(t *testing.T) {
 		}
 	}
 }
+
+// TestSettled: of a file system that keeps whole seconds more distance is asked.
+func TestSettled(t *testing.T) {
+	const second = int64(time.Second)
+	for _, c := range []struct {
+		changed, now int64
+		want         bool
+	}{
+		{100*second + 1, 100*second + 2, false},
+		{100*second + 1, 101 * second, true},
+		{100 * second, 101 * second, false},
+		{100 * second, 102 * second, false},
+		{100 * second, 103 * second, true},
+		{0, 100 * second, true},
+		{101*second + 1, 100 * second, false},
+	} {
+		if got := settled(c.changed, c.now); got != c.want {
+			t.Errorf("changed at %d, now %d: %t", c.changed, c.now, got)
+		}
+	}
+}
