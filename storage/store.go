@@ -4,7 +4,7 @@
 //	mail/<domain>/<local>/{tmp,new,cur}   the mailboxes
 //	mail/.tmp/                            drafts, and mailboxes on their way out
 //	index/<domain>/<local>                wire sizes of files other programs put there
-//	locks/server, locks/<domain>/<local>  flock; the last visit of the mailbox
+//	locks/server, locks/<domain>/<local>  flock; the last visit and warning of the mailbox
 //	journal/                              what the mailboxes may not have yet; lock: flock
 //
 // A delivered message is a file

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -87,24 +88,91 @@ func TestPercentFull(t *testing.T) {
 	}
 }
 
-// Each threshold warns once, and again only after the mailbox was emptier.
+// memo are notes in memory.
+type memo map[string]int
+
+func (m memo) Warned(mailbox string) (int, error) { return m[mailbox], nil }
+
+func (m memo) SetWarned(mailbox string, level int) error {
+	m[mailbox] = level
+	return nil
+}
+
+// Each threshold warns once, and again only after the mailbox was emptier, whether or
+// not the server starts again in between.
 func TestFillLevels(t *testing.T) {
-	f := new(fillLevels)
 	const quota = 100
-	for i, step := range []struct {
-		before, after int64
-		warns         bool
-	}{
-		{0, 79, false}, {79, 80, true}, {80, 81, false}, {81, 79, false}, {79, 81, false}, // not far enough down
-		{74, 80, true}, {80, 97, true}, {97, 99, false}, {10, 99, true}, {99, 100, false},
-	} {
-		f.fell("a@example.org", step.before, quota)
-		if got := f.rose("a@example.org", step.after, quota); got != step.warns {
-			t.Errorf("step %d: warns %t", i, got)
+	for _, restarts := range []bool{false, true} {
+		f := &fillLevels{notes: memo{}}
+		for i, step := range []struct {
+			holds int64
+			warns bool
+		}{
+			{0, false}, {79, false}, {80, true}, {81, false}, {79, false}, {81, false}, // not far enough down
+			{74, false}, {80, true}, {97, true}, {99, false}, {10, false}, {99, true}, {100, false}, {300, false},
+		} {
+			due, err := f.look("a@example.org", step.holds, quota)
+			if due != step.warns || err != nil {
+				t.Errorf("step %d, restarts %t: warns %t, %v", i, restarts, due, err)
+			}
+			if err := f.note("a@example.org"); err != nil {
+				t.Error(err)
+			}
+			if restarts {
+				f = &fillLevels{notes: f.notes}
+			}
 		}
 	}
-	f.fell("b@example.org", 90, quota) // the server has just started
-	if f.rose("b@example.org", 91, quota) {
-		t.Error("a mailbox that was over the threshold before is warned of")
+	f := &fillLevels{notes: memo{}}
+	for range 2 { // the first could not be delivered
+		if due, _ := f.look("b@example.org", 200, quota); !due {
+			t.Error("no warning of a mailbox that was over the quota from the first")
+		}
+		f.forget("b@example.org")
+	}
+}
+
+// TestQuotaWarnings: one for each level, in whatever way the mailbox comes to it, and
+// none again after a restart.
+func TestQuotaWarnings(t *testing.T) {
+	s := newServer(t, serverOptions{})
+	address := "alice@" + testDomain
+	message := []byte("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 140)) // 10 kB
+	offer := func(reply string) {
+		t.Helper()
+		d := s.talk(t, "smtp")
+		d.want("EHLO client.example", "250")
+		d.want("MAIL FROM:<>", "250")
+		d.want("RCPT TO:<"+address+">", reply)
+		d.want("QUIT", "221")
+	}
+	restart := func() {
+		t.Helper()
+		if code := s.stop(syscall.SIGTERM); code != 0 {
+			t.Fatalf("the exit status is %d", code)
+		}
+		s.start(serverOptions{})
+	}
+	s.deliver(t, message, address)
+	s.deliver(t, message, address)
+	restante(t, s.config, "", "user", "set", address, "--quota", "15KB")
+	offer("452 4.2.2")
+	offer("452 4.2.2")
+	if n := len(s.files("alice")); n != 3 {
+		t.Errorf("%d messages, want two and a warning: the quota is smaller", n)
+	}
+	restart()
+	offer("452 4.2.2")
+	restante(t, s.config, "", "user", "set", address, "--quota", "25KB") // 84%
+	offer("250")
+	restart()
+	s.deliver(t, nil, address)
+	if n := len(s.files("alice")); n != 4 {
+		t.Errorf("%d messages, want three and the warning of before", n)
+	}
+	s.deliver(t, message[:5000], address)
+	s.log.one(t, "mailbox fills up", nil)
+	if n := len(s.files("alice")); n != 6 {
+		t.Errorf("%d messages, want four and two warnings", n)
 	}
 }

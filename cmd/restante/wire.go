@@ -157,7 +157,7 @@ func (s *server) assemble() {
 	}
 	smtpLog := s.log.With("protocol", "smtp")
 	s.smtp = smtpd.NewServer(s.smtpConfig(s.config), recipients{s.users},
-		deliveries{mail: s.mail, users: s.users, fill: new(fillLevels), log: smtpLog}, smtpLog)
+		deliveries{mail: s.mail, users: s.users, fill: &fillLevels{notes: s.mail}, log: smtpLog}, smtpLog)
 	s.pop3 = pop3d.NewServer(s.pop3Config(s.config), logins{s.users}, maildrops{s.mail},
 		pop3d.SASL{Mechanisms: auth.Mechanisms(), New: auth.NewSASL}, s.log.With("protocol", "pop3"))
 	s.proofs = s.newProofs()
