@@ -98,3 +98,19 @@ func (w *wire) slowest() time.Time {
 	seconds := min(float64(w.received)/float64(w.config.MinRate), most)
 	return w.messageBegan.Add(rateGrace + time.Duration(seconds*float64(time.Second)))
 }
+
+// hold begins the time for which the envelope may keep room in mailboxes: others are
+// refused meanwhile, so it is for those who have a message, and envelopes without one
+// add up.
+func (w *wire) hold() {
+	if w.due.IsZero() {
+		w.due = time.Now().Add(w.holding)
+	}
+}
+
+// letGo ends it.
+func (w *wire) letGo() {
+	if !w.due.IsZero() {
+		w.holding, w.due = time.Until(w.due), time.Time{}
+	}
+}

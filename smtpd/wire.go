@@ -401,22 +401,6 @@ func (w *wire) setReceiving(on bool) {
 	w.receiving = on
 }
 
-// hold begins the time for which the envelope may keep room in mailboxes: others are
-// refused meanwhile, so it is for those who have a message, and envelopes without one
-// add up.
-func (w *wire) hold() {
-	if w.due.IsZero() {
-		w.due = time.Now().Add(w.holding)
-	}
-}
-
-// letGo ends it.
-func (w *wire) letGo() {
-	if !w.due.IsZero() {
-		w.holding, w.due = time.Until(w.due), time.Time{}
-	}
-}
-
 // message begins reading the message that follows 354.
 func (w *wire) message() *message {
 	w.messageBegan, w.received = time.Now(), 0
