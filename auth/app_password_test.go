@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -289,10 +290,29 @@ func TestFailureDelay(t *testing.T) {
 			t.Errorf("failure %d took only %v", i, took)
 		}
 	}
+
+	// Whatever else was wrong takes as long as one more guess.
+	addUsers(t, d, "disabled@example.org", "app@example.org", "changed@example.org")
+	_, err := d.AddAppPassword(ctx, "app@example.org", "phone")
+	must(t, errors.Join(err, d.SetEnabled(ctx, "disabled@example.org", false), d.SetAppOnly(ctx, "app@example.org", true),
+		d.SetPassword(ctx, "changed@example.org", plain(t, "new"))))
+	for i, user := range []string{"alice", "disabled", "app", "changed"} {
+		client := fmt.Sprintf("192.0.3.%d", i)
+		for _, guess := range []string{"a", "b"} {
+			_, err := d.Authenticate(ctx, from(client, "nobody@example.org", guess))
+			wantErr(t, "a guess", err, ErrBadCredentials)
+		}
+		began := time.Now()
+		_, err := d.Authenticate(ctx, from(client, user+"@example.org", map[bool]string{true: "wrong", false: "secret of " + user + "@example.org"}[user == "alice"]))
+		wantErr(t, user, err, ErrBadCredentials)
+		if took := time.Since(began); took < 3*d.failureDelay { // nearly four: they fade
+			t.Errorf("%s: the third failure took only %v", user, took)
+		}
+	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	d.failureDelay = time.Hour
-	_, err := d.Authenticate(ended, from("192.0.2.1", "alice@example.org", "y"))
+	_, err = d.Authenticate(ended, from("192.0.2.1", "alice@example.org", "y"))
 	if err == nil {
 		t.Error("a wrong password was taken")
 	}

@@ -120,10 +120,12 @@ func (d *Directory) authenticate(ctx context.Context, c Credentials) (_ *Account
 	switch {
 	case err == nil:
 		attempt.Right()
-	case errors.Is(err, errBadPassword), errors.Is(err, errUnknownUser), errors.Is(err, errMalformedName):
+	case errors.Is(err, ErrBadCredentials) && !errors.Is(err, errOldPassword):
+		// Also a right password of somebody who may not log in with it: a stranger who
+		// has found it must not see that.
 		failures = attempt.Wrong(d.wrongDigest(c.User, name, c.Password))
 	default:
-		attempt.Harmless()
+		failures = attempt.Harmless()
 	}
 	return account, failures, err
 }

@@ -183,7 +183,7 @@ func (t *Throttle) admit(a *Attempt) (wait <-chan struct{}, err error) {
 		if now.Before(e.until) {
 			return nil, fmt.Errorf("%w: %s is refused until %s", ErrRefused, k.name, e.until.UTC().Format(time.RFC3339))
 		}
-		if e.pending > 0 && e.faded(now)+float64(e.pending) >= rules[k.kind].limit {
+		if e.pending > 0 && math.Ceil(e.faded(now))+float64(e.pending) >= rules[k.kind].limit {
 			return t.changed, nil
 		}
 	}
@@ -258,11 +258,17 @@ func (a *Attempt) Right() {
 }
 
 // Harmless says that the attempt came to no end, or was wrong in a way that is no
-// guess.
-func (a *Attempt) Harmless() {
-	a.throttle.mu.Lock()
-	defer a.throttle.mu.Unlock()
-	a.throttle.settle(a)
+// guess. It gives what Wrong would have given, so that nobody can tell which it was.
+func (a *Attempt) Harmless() float64 {
+	t := a.throttle
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	defer t.settle(a)
+	if a.address.kind == exempted {
+		return 0
+	}
+	now := t.now()
+	return t.entry(a.address, now).faded(now) + 1
 }
 
 // Wrong says that the password, which the digest stands for, was wrong. It gives

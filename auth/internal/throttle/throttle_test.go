@@ -184,7 +184,7 @@ func TestParallel(t *testing.T) {
 				for n := together.Add(1); n > most.Load(); {
 					most.Store(n)
 				}
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(time.Duration(50+i%7) * time.Millisecond) // they fade a little between
 				let.Add(1)
 				together.Add(-1)
 				a.Wrong(digest(fmt.Sprint(i)))
