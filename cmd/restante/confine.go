@@ -32,7 +32,8 @@ const (
 )
 
 // confine gives up what the server does not need once it has started: all files but
-// its own, new ports, and connections to others. Nothing of that comes back.
+// its own, new ports, and connections to others. Nothing of that comes back. Of ports
+// and connections Landlock knows those of TCP only, not of UDP and of multipath TCP.
 func (s *server) confine(configFile string) error {
 	if !s.config.Sandbox.Landlock {
 		s.log.Warn("landlock is off: the server may reach every file that its user may")
