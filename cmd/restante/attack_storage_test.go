@@ -60,8 +60,8 @@ func oddFiles(secret, theirs string) map[string]func(name string) error {
 	}
 	if os.Geteuid() == 0 {
 		odd["/dev/zero"] = mknod(syscall.S_IFCHR, 1<<8|5)
-		odd["a tape that blocks"] = mknod(syscall.S_IFCHR, 5<<8|0) // the terminal
-		odd["a block device"] = mknod(syscall.S_IFBLK, 7<<8|0)
+		odd["a tape that blocks"] = mknod(syscall.S_IFCHR, 5<<8) // the terminal
+		odd["a block device"] = mknod(syscall.S_IFBLK, 7<<8)
 	}
 	return odd
 }
