@@ -115,7 +115,7 @@ func (s *session) pass(ctx context.Context, a arguments) reply {
 // auth begins a SASL exchange. Without arguments it lists the mechanisms, as
 // some clients expect from before there was CAPA.
 func (s *session) auth(ctx context.Context, a arguments) reply {
-	mechanism, initial, _ := strings.Cut(strings.TrimRight(string(a.text), " "), " ")
+	mechanism, initial, _ := strings.Cut(strings.Trim(string(a.text), " "), " ")
 	if mechanism == "" {
 		return s.listMechanisms()
 	}
