@@ -161,8 +161,8 @@ func TestOldPassword(t *testing.T) {
 		_, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", old))
 		wantErr(t, "the old password", err, errOldPassword)
 	}
-	if n := hashed(); n != 50 {
-		t.Errorf("%d hashes for 50 logins", n)
+	if n := hashed(); n != 1 {
+		t.Errorf("%d hashes for 50 logins with the same", n)
 	}
 	if bans := d.Bans(); len(bans) != 0 {
 		t.Errorf("it counts as an attack: %v", bans)
@@ -267,7 +267,7 @@ func TestThrottle(t *testing.T) {
 	if !slices.ContainsFunc(bans, func(b Ban) bool { return b.Name == "192.0.2.7/32" && b.Until.After(time.Now()) }) {
 		t.Errorf("bans: %v", bans)
 	}
-	if n := d.ClearBans("192.0.2.7"); n != 1 {
+	if n := d.ClearBans("192.0.2.7"); n != 2 { // its network, too
 		t.Errorf("%d cleared", n)
 	}
 	_, err = d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "secret of alice@example.org"))

@@ -28,22 +28,25 @@ func (d *Directory) Bans() []Ban {
 	return all
 }
 
-// ClearBans forgets the failures of an address, a network or an account, of
-// everybody for "", and gives how many entries that were.
+// ClearBans forgets the failures of an address and its network, of a network, or of
+// an account, and gives how many entries that were.
 func (d *Directory) ClearBans(name string) int {
 	defer d.noteFailures()
+	name = strings.TrimSpace(name)
 	if addr, err := netip.ParseAddr(name); err == nil {
-		bits := 32
-		if addr = addr.Unmap().WithZone(""); addr.Is6() {
-			bits = 64
-		}
-		name = netip.PrefixFrom(addr, bits).Masked().String()
-	} else if prefix, err := netip.ParsePrefix(name); err == nil {
-		name = prefix.Masked().String()
-	} else if a, err := ParseAddress(name); err == nil {
-		name = a.String()
-	} else {
-		name = strings.TrimSpace(name)
+		return d.throttle.ClearClient(addr)
 	}
-	return d.throttle.Clear(name)
+	if prefix, err := netip.ParsePrefix(name); err == nil {
+		return d.throttle.ClearName(prefix.Masked().String())
+	}
+	if a, err := ParseAddress(name); err == nil {
+		name = a.String()
+	}
+	return d.throttle.ClearName(name)
+}
+
+// ClearAllBans forgets the failures of everybody.
+func (d *Directory) ClearAllBans() int {
+	defer d.noteFailures()
+	return d.throttle.Clear()
 }

@@ -30,10 +30,10 @@
 // same password is then accepted without hashing it anew, until half an hour
 // has passed without a login or anything about the account has changed, as it
 // is part of the proof; and without a query while nothing in the directory has.
-// Only logins that succeed become faster.
-//
 // Failures are counted, and who has too many is refused before anything is
-// hashed; see the package throttle. To a client that is a failure as any other.
+// hashed; see the package throttle. A password that was wrong is remembered in the same
+// way as one that was right: who repeats it makes nobody hash. That failures then take
+// less time is hidden by the least time of a failure.
 //
 // # Other passwords
 //
@@ -86,6 +86,7 @@ type Directory struct {
 	now       func() time.Time
 	hasher    *hasher
 	proofs    *proofs
+	wrongs    wrongs
 	decoyKey  []byte
 	appKey    []byte
 	wrongKey  []byte
@@ -134,6 +135,7 @@ func Open(ctx context.Context, path string, o Options) (*Directory, error) {
 	d := &Directory{
 		db: db, separator: o.Separator, log: o.Log, now: time.Now,
 		hasher: newHasher(params), proofs: &proofs{key: key, entries: make(map[Address]proof)},
+		wrongs:   wrongs{entries: make(map[wrong]bool)},
 		throttle: throttle.New(maxThrottled, o.Exempt), throttleFile: o.ThrottleFile, failureDelay: o.FailureDelay,
 		uses: uses{app: make(map[int64]Use), stale: make(map[int64]Use), written: make(map[int64]Use)},
 	}

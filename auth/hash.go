@@ -21,10 +21,16 @@ const (
 	maxMemory  = 1 << 20 // KiB
 	maxWork    = 1 << 22 // KiB times passes, some seconds
 	maxThreads = 64
-	minSalt    = 8 // octets
-	maxSalt    = 64
-	minKey     = 16
-	maxKey     = 64
+
+	// Those of a hash that somebody brings in, less than a second and 128 MiB: a stranger
+	// can have it computed.
+	maxImportedMemory = 128 << 10 // KiB
+	maxImportedWork   = 1 << 20   // KiB times passes
+
+	minSalt = 8 // octets
+	maxSalt = 64
+	minKey  = 16
+	maxKey  = 64
 )
 
 // HashParams are the costs of new password hashes (argon2id, RFC 9106).
@@ -259,11 +265,23 @@ func (h *hasher) hashAfter(ctx context.Context, old credential, password string)
 	return c.String(), old.key, nil
 }
 
-// outdated reports that c costs an attacker less than a new hash would, or is of
-// another system.
+// tooDear is how many times what a new hash costs is too much.
+const tooDear = 4
+
+// outdated reports that c costs an attacker less than a new hash would, or this server
+// much more, or that it is of another system.
 func (h *hasher) outdated(c credential) bool {
 	if c.foreign != nil {
 		return true
 	}
-	return c.memory < h.params.Memory || uint64(c.memory)*uint64(c.time) < uint64(h.params.Memory)*uint64(h.params.Time)
+	work, most := uint64(c.memory)*uint64(c.time), uint64(h.params.Memory)*uint64(h.params.Time)
+	return c.memory < h.params.Memory || work < most || c.memory > tooDear*h.params.Memory || work > tooDear*most
+}
+
+// importable tells why a hash may not be brought in.
+func (c credential) importable() error {
+	if c.memory > maxImportedMemory || uint64(c.memory)*uint64(c.time) > maxImportedWork {
+		return fmt.Errorf("its costs are out of bounds: m is at most %d, and m times t at most %d", maxImportedMemory, maxImportedWork)
+	}
+	return nil
 }

@@ -110,12 +110,19 @@ func (d *Directory) authenticate(ctx context.Context, c Credentials) (_ *Account
 		name = addr.String()
 	}
 	attempt, err := d.throttle.Begin(ctx, c.Client, name)
+	if errors.Is(err, throttle.ErrAccountRefused) {
+		// Nobody can guess an app password, so strangers cannot lock out who has one.
+		if account, ok := d.proveApp(ctx, addr, c); ok {
+			return account, 0, nil
+		}
+	}
 	if errors.Is(err, throttle.ErrRefused) {
 		return nil, maxDelayed + 1, fmt.Errorf("%w: %v", ErrThrottled, err)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("wait for other logins: %w", err)
 	}
+	defer attempt.Harmless() // for a panic; what comes first counts
 	account, err := d.prove(ctx, addr, nameErr, c)
 	switch {
 	case err == nil:
@@ -165,12 +172,9 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 		return nil, fmt.Errorf("look up an app password: %w", err)
 	}
 	if ok && usable {
-		d.noteApp(app, c.use(d.now()))
-		a := d.account(addr, proof)
-		a.app, a.AppPassword = app, name
-		return a, nil
+		return d.appAccount(addr, proof, app, name, c), nil
 	}
-	match, before, err := d.hasher.matches(ctx, row.credential, prepared)
+	match, before, err := d.check(ctx, row.credential, wrong{addr, proof.mac}, prepared, c.Password)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("check a password: %w", err)
@@ -189,6 +193,45 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 	proof.seen = d.now()
 	d.proofs.add(addr, proof)
 	return d.account(addr, proof), nil
+}
+
+// check hashes the password, unless it is known to be wrong. given is what the client
+// has sent of it.
+func (d *Directory) check(ctx context.Context, c credential, this wrong, prepared, given string) (now, before bool, err error) {
+	if before, known := d.wrongs.recall(this); known {
+		return false, before, nil
+	}
+	now, before, err = d.hasher.matches(ctx, c, prepared)
+	if err == nil && !now && c.foreign != nil && given != prepared && len(given) <= maxPassword {
+		now, _, err = d.hasher.matches(ctx, c, given) // another system may hash it as it came
+	}
+	if err == nil && !now {
+		d.wrongs.remember(this, before)
+	}
+	return now, before, err
+}
+
+// proveApp tells whether the password is an app password of an enabled user.
+func (d *Directory) proveApp(ctx context.Context, addr Address, c Credentials) (*Account, bool) {
+	prepared, reason := preparePassword(c.Password)
+	present := d.versions.now()
+	row, err := d.loginRow(ctx, addr)
+	if err != nil || reason != "" || !row.found || !row.enabled {
+		return nil, false
+	}
+	app, name, ok, err := d.appPassword(ctx, row.id, prepared)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return d.appAccount(addr, proof{state: row.state, version: present}, app, name, c), true
+}
+
+// appAccount is the account of a login with an app password.
+func (d *Directory) appAccount(addr Address, p proof, app int64, name string, c Credentials) *Account {
+	d.noteApp(app, c.use(d.now()))
+	a := d.account(addr, p)
+	a.app, a.AppPassword = app, name
+	return a
 }
 
 // judge tells why the login fails, if it does.

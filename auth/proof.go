@@ -92,3 +92,39 @@ func (p *proofs) add(a Address, proven proof) {
 	}
 	p.entries[a] = proven
 }
+
+// wrongs remembers passwords that were wrong, as proofs do the right ones: a forgotten
+// device that comes every minute costs no hash each time, and does nobody else who
+// repeats a guess.
+type wrongs struct {
+	mu      sync.Mutex
+	entries map[wrong]bool // whether it is the password before the last change
+}
+
+// wrong is a password for a name. What names borrow from one account must not show in
+// the time that the second of them takes.
+type wrong struct {
+	name Address
+	mac  [sha256.Size]byte // as of a proof
+}
+
+// recall tells whether the password is known to be wrong.
+func (w *wrongs) recall(what wrong) (before, known bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, known = w.entries[what]
+	return before, known
+}
+
+// remember notes a wrong password. When there is no room, any other makes way.
+func (w *wrongs) remember(what wrong, before bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.entries) >= maxProofs {
+		for other := range w.entries {
+			delete(w.entries, other)
+			break
+		}
+	}
+	w.entries[what] = before
+}

@@ -38,6 +38,9 @@ func HashSecret(hash string) (Secret, error) {
 		return PlainSecret(password)
 	}
 	c, err := parseCredential(hash)
+	if err == nil {
+		err = c.importable()
+	}
 	if err != nil {
 		return Secret{}, failuref(ErrBadSecret, "the hash cannot be used: %v", err)
 	}

@@ -16,6 +16,9 @@ const (
 	// sameUse is how long the same use of a credential is not noted again.
 	sameUse = time.Minute
 	maxUses = 16384
+	// saveShare bounds the part of the time that may go into saving failed logins: in a
+	// flood there are many.
+	saveShare = 20
 )
 
 // uses collects what logins leave behind: one that is right would otherwise wait
@@ -28,6 +31,7 @@ type uses struct {
 	stale   map[int64]Use // by the number of the user, likewise
 	written map[int64]Use // of app passwords
 	timer   *time.Timer   // nil: nothing to write
+	rest    time.Duration // before the next time
 	closed  bool
 }
 
@@ -66,7 +70,7 @@ func (d *Directory) noteFailures() {
 // flushSoon is called with the lock held.
 func (d *Directory) flushSoon() {
 	if d.uses.timer == nil && !d.uses.closed {
-		d.uses.timer = time.AfterFunc(flushAfter, d.flush)
+		d.uses.timer = time.AfterFunc(max(flushAfter, d.uses.rest), d.flush)
 	}
 }
 
@@ -91,9 +95,13 @@ func (d *Directory) flush() {
 		}
 	}
 	if d.throttleFile != "" && d.throttle.Changed() {
+		began := time.Now()
 		if err := d.saveThrottle(); err != nil {
 			d.log.WarnContext(ctx, "failed logins were not saved, and are forgotten at a restart", "error", err)
 		}
+		d.uses.mu.Lock()
+		d.uses.rest = saveShare * time.Since(began)
+		d.uses.mu.Unlock()
 	}
 }
 

@@ -86,6 +86,12 @@ func (a answers) ClearBans(who string) int {
 	return n
 }
 
+func (a answers) ClearAllBans() int {
+	n := a.s.users.ClearAllBans()
+	a.s.log.Info("failed logins forgotten", "of", "everybody", "entries", n)
+	return n
+}
+
 // listenControl opens the control socket. Without it mail goes on all the same.
 func (s *server) listenControl() {
 	c, err := control.Listen(s.config.DataDir, answers{s}, s.log)

@@ -206,17 +206,23 @@ func (a *app) bansClear() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear ADDRESS|NETWORK|USER",
 		Short: "Forget failed logins, so that who is refused may log in again",
+		Long: `Forget the failed logins of an address and of its network, of a network, or of a
+user, so that who is refused may log in again.`,
 		Example: `  restante auth bans clear 192.0.2.7
   restante auth bans clear alice@example.org
   restante auth bans clear --all`,
 		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if all == (len(args) == 1) {
+			who := strings.TrimSpace(strings.Join(args, ""))
+			if all == (who != "") {
 				return usagef(cmd, "name one address, network or user, or give --all")
 			}
-			who := strings.Join(args, "")
 			return a.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error {
-				n, err := c.ClearBans(ctx, who)
+				clear := func() (int, error) { return c.ClearBans(ctx, who) }
+				if all {
+					clear = func() (int, error) { return c.ClearAllBans(ctx) }
+				}
+				n, err := clear()
 				if err == nil && n == 0 && !all {
 					err = fmt.Errorf("there are no failed logins of %s; \"restante auth bans list\" shows those there are", who)
 				}

@@ -76,5 +76,5 @@ func (d digest) decode(encoding, s string) ([]byte, error) {
 		}
 		return raw, nil
 	}
-	return nil, fmt.Errorf("the encoding %s is unknown; there are hex and b64", clip(encoding))
+	return nil, errors.New("the encoding after the dot is unknown; there are hex and b64")
 }

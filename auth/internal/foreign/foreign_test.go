@@ -1,6 +1,8 @@
 package foreign
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"testing"
 )
@@ -84,6 +86,38 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestRefusedShowsNothing: what somebody takes for a hash may be a password.
+func TestRefusedShowsNothing(t *testing.T) {
+	for _, s := range []string{"$uperSecret1", "$uperSecret1$x", "{uperSecret1}rest", "{SSHA.uperSecret1}AAAA", "{uperSecret1", "{SHA}uperSecret1", "$5$uperSecret1", "uperSecret1"} {
+		if _, err := Parse(s); err == nil || strings.Contains(strings.ToLower(err.Error()), "upersecret1") {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+// TestLongPassword: a hash does not cost more than it says for a password of a
+// stranger's length.
+func TestLongPassword(t *testing.T) {
+	for _, s := range made {
+		h, err := Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Matches(strings.Repeat("x", 100_000)) {
+			t.Errorf("%s takes any long password", s)
+		}
+	}
+	long := strings.Repeat("x", maxPassword)
+	sum := sha256.Sum256([]byte(long))
+	h, err := Parse("{SHA256.HEX}" + hex.EncodeToString(sum[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !h.Matches(long) || h.Matches(long+"x") {
+		t.Error("a password of the longest length is not taken, or a longer one is")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range made {
 		f.Add(s)
@@ -112,7 +146,7 @@ func BenchmarkDearest(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				h.Matches(strings.Repeat("x", 64))
+				h.Matches(strings.Repeat("x", maxPassword))
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -47,18 +48,31 @@ func (t *Throttle) Bans() []Ban {
 	return all
 }
 
-// Clear forgets the failures of an account or a prefix as Bans names it, of
-// everybody for "", and gives how many entries that were.
-func (t *Throttle) Clear(name string) int {
+// Clear forgets the failures of everybody, and gives how many entries that were.
+func (t *Throttle) Clear() int { return t.forget(func(key) bool { return true }) }
+
+// ClearClient forgets those of an address and of its network.
+func (t *Throttle) ClearClient(client netip.Addr) int {
+	narrow, wide := prefixes(client)
+	return t.forget(func(k key) bool { return k.kind != account && (k.name == narrow || k.name == wide) })
+}
+
+// ClearName forgets those of an account, or of a prefix as Bans names it.
+func (t *Throttle) ClearName(name string) int {
+	return t.forget(func(k key) bool { return k.name == name })
+}
+
+func (t *Throttle) forget(chosen func(key) bool) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	cleared := 0
 	for k, e := range t.entries {
-		if name == "" || k.name == name {
-			e.failures, e.refusals, e.until, e.wrong = 0, 0, time.Time{}, nil
-			cleared++
+		if !chosen(k) {
+			continue
 		}
-		if e.failures == 0 && e.pending == 0 {
+		e.failures, e.refusals, e.until, e.wrong = 0, 0, time.Time{}, nil
+		cleared++
+		if e.pending+e.waiting == 0 {
 			delete(t.entries, k)
 		}
 	}
@@ -97,29 +111,50 @@ func (t *Throttle) Changed() bool {
 	return t.dirty
 }
 
-// Save writes what is known, for Load.
+// Save writes what is known, for Load. Logins wait only while it is copied.
 func (t *Throttle) Save(w io.Writer) error {
-	t.mu.Lock()
-	s := saved{Entries: []savedEntry{}, Trusted: []savedTrust{}}
-	now := t.now()
-	for k, e := range t.entries {
-		if e.faded(now) < least {
-			continue
-		}
+	entries, trusted := t.copy()
+	s := saved{Entries: make([]savedEntry, 0, len(entries)), Trusted: make([]savedTrust, 0, len(trusted))}
+	for k, e := range entries {
 		kept := savedEntry{Kind: k.kind.String(), Name: k.name, Failures: e.failures, Last: e.last, Until: e.until, Refusals: e.refusals}
 		for _, d := range e.wrong {
 			kept.Wrong = append(kept.Wrong, hex.EncodeToString(d[:]))
 		}
 		s.Entries = append(s.Entries, kept)
 	}
+	for who, at := range trusted {
+		s.Trusted = append(s.Trusted, savedTrust{who.account, who.prefix, at})
+	}
+	err := json.NewEncoder(w).Encode(s)
+	if err != nil {
+		t.mu.Lock()
+		t.dirty = true
+		t.mu.Unlock()
+	}
+	return err
+}
+
+// copy is what is worth keeping.
+func (t *Throttle) copy() (map[key]entry, map[trust]time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	entries, trusted := make(map[key]entry), make(map[trust]time.Time)
+	for k, e := range t.entries {
+		if e.faded(now) < least {
+			continue
+		}
+		kept := *e
+		kept.wrong = slices.Clone(e.wrong)
+		entries[k] = kept
+	}
 	for who, at := range t.trusted {
 		if now.Sub(at) < trustLife {
-			s.Trusted = append(s.Trusted, savedTrust{who.account, who.address, at})
+			trusted[who] = at
 		}
 	}
 	t.dirty = false
-	t.mu.Unlock()
-	return json.NewEncoder(w).Encode(s)
+	return entries, trusted
 }
 
 var errState = errors.New("throttle: the saved state is damaged")

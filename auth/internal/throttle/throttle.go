@@ -9,14 +9,18 @@
 //
 //   - The same wrong password for the same account from the same address counts
 //     once. A forgotten device locks nobody out.
-//   - The account counts only for addresses that have not logged in to it before:
-//     guesses from elsewhere do not lock its user out.
+//   - Account and network do not count for an account at an address that has logged
+//     in to it before: guesses from elsewhere, or by neighbours, do not lock its user
+//     out. Nor does the account for an address whose network has logged in to it:
+//     phones change theirs all the time.
 //   - A right password makes the account's failures void, and never those of the
 //     network: its owner has one account to be right about, too.
-//   - Some networks, such as this machine itself, may be exempt.
+//   - Some networks, such as this machine itself, may be exempt. There the account
+//     counts for everybody.
 //
 // Attempts that run at once count as if they had failed already: as many are let
-// through together as there are failures left, and the others wait.
+// through together as there are failures left, and the others wait, a bounded number
+// of them.
 package throttle
 
 import (
@@ -29,8 +33,12 @@ import (
 	"time"
 )
 
-// ErrRefused is the refusal of an attempt.
-var ErrRefused = errors.New("too many failed logins")
+// ErrRefused is the refusal of an attempt. One that is only about the account, not
+// about the client, is an ErrAccountRefused too.
+var (
+	ErrRefused        = errors.New("too many failed logins")
+	ErrAccountRefused = errors.New("for this account")
+)
 
 // Digest stands for an account and a password. It must need a secret to make.
 type Digest [8]byte
@@ -40,6 +48,7 @@ const (
 	firstBlock = time.Minute
 	forgiven   = 24 * time.Hour // without a failure, then refusals begin with the first again
 	remembered = 16             // wrong passwords of an address
+	maxWaiting = 300            // attempts for the end of others, for each key
 	// trustLife is for how long an account knows an address.
 	trustLife = 90 * 24 * time.Hour
 )
@@ -84,6 +93,7 @@ type entry struct {
 	refusals int       // so far, each twice as long as the one before
 	wrong    []Digest  // of an address, the newest last
 	pending  int       // attempts that have begun
+	waiting  int       // attempts that wait for the end of those
 }
 
 // faded is how many failures are left of the entry's.
@@ -94,8 +104,8 @@ func (e *entry) faded(now time.Time) float64 {
 	return e.failures
 }
 
-// trust is an account that somebody has logged in to from an address.
-type trust struct{ account, address string }
+// trust is an account that somebody has logged in to from an address, or a network.
+type trust struct{ account, prefix string }
 
 // Throttle counts failures. It is safe for concurrent use.
 type Throttle struct {
@@ -134,69 +144,100 @@ func prefixes(client netip.Addr) (narrow, wide string) {
 	return netip.PrefixFrom(client, bits).Masked().String(), netip.PrefixFrom(client, wider).Masked().String()
 }
 
-// Attempt is a login that has begun. End must be called once.
+// Attempt is a login that has begun. It is settled by the first of Right, Wrong and
+// Harmless that is called, of which one must be.
 type Attempt struct {
 	throttle *Throttle
 	account  string
 	address  key // of the client
+	network  key // likewise; without a name there is none
 	keys     []key
+	settled  bool
 }
 
 // Begin admits an attempt to log in to the account, by its canonical name, or
 // refuses it with an ErrRefused. It waits, until ctx ends, while so many others
 // run that the next failure could be one too many.
 func (t *Throttle) Begin(ctx context.Context, client netip.Addr, name string) (*Attempt, error) {
-	a := &Attempt{throttle: t, account: name}
 	narrow, wide := prefixes(client)
-	if a.address = (key{exempted, narrow}); client.IsValid() && !t.exempt(client) {
+	a := &Attempt{throttle: t, account: name, address: key{exempted, narrow}, network: key{network, wide}}
+	if client.IsValid() && !t.exempt(client) {
 		a.address.kind = address
-		a.keys = append(a.keys, key{network, wide})
 	}
-	a.keys = append(a.keys, a.address)
+	var waited *entry
 	for {
-		wait, err := t.admit(a)
+		wait, behind, err := t.admit(a, waited)
 		if wait == nil {
 			return a, err
 		}
+		waited = behind
 		select {
 		case <-wait:
 		case <-ctx.Done():
+			t.mu.Lock()
+			waited.waiting--
+			t.mu.Unlock()
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// admit counts the attempt in, or gives what to wait for, or refuses.
-func (t *Throttle) admit(a *Attempt) (wait <-chan struct{}, err error) {
+// admit counts the attempt in, or gives what to wait for, and behind whom, or
+// refuses. waited is behind whom it has waited.
+func (t *Throttle) admit(a *Attempt, waited *entry) (wait <-chan struct{}, behind *entry, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.now()
-	keys := a.keys
-	if a.account != "" && !t.knows(a, now) {
-		keys = append(keys[:len(keys):len(keys)], key{account, a.account})
+	if waited != nil {
+		waited.waiting--
 	}
+	now := t.now()
+	keys := t.keys(a, now)
 	for _, k := range keys {
 		e := t.entries[k]
 		if e == nil {
 			continue
 		}
 		if now.Before(e.until) {
-			return nil, fmt.Errorf("%w: %s is refused until %s", ErrRefused, k.name, e.until.UTC().Format(time.RFC3339))
+			return nil, nil, refusal(k, "is refused until "+e.until.UTC().Format(time.RFC3339))
 		}
 		if e.pending > 0 && math.Ceil(e.faded(now))+float64(e.pending) >= rules[k.kind].limit {
-			return t.changed, nil
+			if e.waiting >= maxWaiting {
+				return nil, nil, refusal(k, "has too many logins at once")
+			}
+			e.waiting++
+			return t.changed, e, nil
 		}
 	}
 	a.keys = keys
 	for _, k := range keys {
 		t.entry(k, now).pending++
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
-// knows tells whether the account was logged in to from the address.
-func (t *Throttle) knows(a *Attempt, now time.Time) bool {
-	at, ok := t.trusted[trust{a.account, a.address.name}]
+func refusal(k key, why string) error {
+	if k.kind == account {
+		return fmt.Errorf("%w %w: %s %s", ErrRefused, ErrAccountRefused, k.name, why)
+	}
+	return fmt.Errorf("%w: %s %s", ErrRefused, k.name, why)
+}
+
+// keys are those that an attempt counts for: first those that tell most of the client.
+func (t *Throttle) keys(a *Attempt, now time.Time) []key {
+	keys := append(make([]key, 0, 3), a.address)
+	known := a.address.kind == address && t.knows(a.account, a.address.name, now)
+	if a.address.kind == address && !known {
+		keys = append(keys, a.network)
+	}
+	if a.account != "" && !known && (a.address.kind == exempted || !t.knows(a.account, a.network.name, now)) {
+		keys = append(keys, key{account, a.account})
+	}
+	return keys
+}
+
+// knows tells whether the account was logged in to from there.
+func (t *Throttle) knows(name, prefix string, now time.Time) bool {
+	at, ok := t.trusted[trust{name, prefix}]
 	return ok && now.Sub(at) < trustLife
 }
 
@@ -218,7 +259,7 @@ func (t *Throttle) evict(now time.Time) {
 	var victim key
 	least, seen := math.Inf(1), 0
 	for k, e := range t.entries {
-		if e.pending > 0 {
+		if e.pending+e.waiting > 0 {
 			continue
 		}
 		if f := e.faded(now); f < least {
@@ -243,10 +284,18 @@ func (a *Attempt) Right() {
 	if a.account == "" {
 		return
 	}
-	where, now := trust{a.account, a.address.name}, t.now()
-	last, known := t.trusted[where]
+	now := t.now()
+	t.trust(trust{a.account, a.address.name}, now)
+	if a.address.kind == address {
+		t.trust(trust{a.account, a.network.name}, now)
+	}
+}
+
+// trust notes a login. Once a day is enough.
+func (t *Throttle) trust(who trust, now time.Time) {
+	last, known := t.trusted[who]
 	if known && now.Sub(last) < trustLife/90 {
-		return // once a day is enough
+		return
 	}
 	if !known && len(t.trusted) >= t.max {
 		for other := range t.trusted {
@@ -254,7 +303,7 @@ func (a *Attempt) Right() {
 			break
 		}
 	}
-	t.trusted[where], t.dirty = now, true
+	t.trusted[who], t.dirty = now, true
 }
 
 // Harmless says that the attempt came to no end, or was wrong in a way that is no
@@ -317,15 +366,19 @@ func (e *entry) fail(r rule, now time.Time) {
 	}
 }
 
-// settle counts the attempt out. An entry that nothing is known of goes.
+// settle counts the attempt out, once. An entry that nothing is known of goes.
 func (t *Throttle) settle(a *Attempt) {
+	if a.settled {
+		return
+	}
+	a.settled = true
 	for _, k := range a.keys {
 		e := t.entries[k]
 		if e == nil {
 			continue // it was cleared since
 		}
 		e.pending = max(e.pending-1, 0)
-		if e.pending == 0 && e.failures == 0 {
+		if e.pending+e.waiting == 0 && e.failures == 0 {
 			delete(t.entries, k)
 		}
 	}

@@ -288,7 +288,7 @@ func TestState(t *testing.T) {
 	if wrong(t, again, "192.0.2.8", "a@x", "phone"); !slices.Equal(before, again.Bans()) {
 		t.Error("a restart made the forgotten device count again")
 	}
-	if !again.knows(&Attempt{account: "b@x", address: key{address, "203.0.113.1/32"}}, c.at) {
+	if !again.knows("b@x", "203.0.113.1/32", c.at) {
 		t.Error("a restart has made an address forgotten")
 	}
 	for _, damaged := range []string{"", "{", "[]", text[:len(text)/2]} {
@@ -319,14 +319,93 @@ func TestClockBack(t *testing.T) {
 
 func TestClear(t *testing.T) {
 	th, _ := newThrottle()
-	until(t, th, 100, func(int) (string, string) { return "192.0.2.7", "a@x" })
-	if n := th.Clear("198.51.100.1/32"); n != 0 {
+	attempt := func(i int) (string, string) { return fmt.Sprintf("192.0.2.%d", i%5), "a@x" }
+	until(t, th, 100, attempt)
+	if n := th.ClearClient(addr("198.51.100.1")) + th.ClearName("198.51.100.1/32") + th.ClearName("b@x"); n != 0 {
 		t.Errorf("%d cleared of nobody", n)
 	}
-	if n := th.Clear("192.0.2.7/32"); n != 1 || !wrong(t, th, "192.0.2.7", "a@x", "p") {
+	// With the address goes what its network is refused for.
+	th.ClearName("a@x")
+	if n := th.ClearClient(addr("192.0.2.1")); n != 2 || !wrong(t, th, "192.0.2.1", "b@x", "p") {
 		t.Errorf("%d cleared, or still refused", n)
 	}
-	if th.Clear(""); len(th.Bans()) != 0 {
+	if n := th.ClearName("192.0.2.2/32"); n != 1 || !wrong(t, th, "192.0.2.2", "b@x", "p") {
+		t.Errorf("%d cleared, or still refused", n)
+	}
+	if th.Clear(); len(th.Bans()) != 0 {
 		t.Errorf("after all were cleared there is %v", th.Bans())
 	}
+}
+
+// TestNeighbours: who has logged in from an address is not refused for what others of
+// its network do, nor for guesses at the account when the address changes.
+func TestNeighbours(t *testing.T) {
+	th, _ := newThrottle()
+	if !right(t, th, "192.0.2.200", "a@x") {
+		t.Fatal("refused at first")
+	}
+	until(t, th, 100, func(i int) (string, string) { return fmt.Sprintf("192.0.2.%d", i), fmt.Sprint(i) })
+	if wrong(t, th, "192.0.2.201", "b@x", "p") {
+		t.Error("the network is not refused")
+	}
+	if !right(t, th, "192.0.2.200", "a@x") {
+		t.Error("refused for the network")
+	}
+	until(t, th, 100, func(i int) (string, string) { return fmt.Sprintf("198.%d.2.1", i), "a@x" })
+	if wrong(t, th, "203.0.113.1", "a@x", "p") {
+		t.Error("the account is not refused")
+	}
+	th.ClearName("192.0.2.0/24")
+	if !right(t, th, "192.0.2.99", "a@x") {
+		t.Error("at another address of its network the user is refused for the account")
+	}
+}
+
+// TestExempt: from where nobody is refused for the address, a login makes nobody free
+// to guess.
+func TestExempt(t *testing.T) {
+	th, _ := newThrottle()
+	right(t, th, "127.0.0.1", "a@x")
+	if n := until(t, th, 1000, func(int) (string, string) { return "127.0.0.1", "a@x" }); n != 20 {
+		t.Errorf("%d guesses at one account", n)
+	}
+}
+
+// TestManyWait: no more than some wait for the end of others, and what is settled is
+// settled once.
+func TestManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th, _ := newThrottle()
+		var begun []*Attempt
+		for range 10 {
+			a, err := th.Begin(t.Context(), addr("192.0.2.7"), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun = append(begun, a)
+		}
+		var waiting sync.WaitGroup
+		for range maxWaiting {
+			waiting.Go(func() {
+				a, err := th.Begin(t.Context(), addr("192.0.2.7"), "")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				a.Harmless()
+			})
+		}
+		synctest.Wait()
+		if _, err := th.Begin(t.Context(), addr("192.0.2.7"), ""); !errors.Is(err, ErrRefused) {
+			t.Errorf("one more than may wait: %v", err)
+		}
+		for _, a := range begun {
+			a.Right()
+			a.Harmless()
+		}
+		waiting.Wait()
+		if len(th.entries) != 0 {
+			t.Errorf("%d entries are left", len(th.entries))
+		}
+	})
 }

@@ -224,7 +224,7 @@ func settings() []setting {
 		get:  func(c *Config) []string { return present(showDuration(c.Auth.FailureDelay)) },
 	}, {
 		key: "auth.exempt", accepts: flag | list, standard: []string{"127.0.0.0/8", "::1/128"},
-		help: "The networks that are not refused after many failed logins, since many people share their addresses, such as that of a web mail program. false is none.",
+		help: "The networks whose addresses are not refused after many failed logins, since many people share them, such as that of a web mail program. Accounts are. false is none.",
 		set: func(c *Config, v value) (err error) {
 			c.Auth.Exempt, err = ParseNetworks(v.items)
 			return err

@@ -57,10 +57,18 @@ func (c *Client) Bans(ctx context.Context) (all []Ban, err error) {
 	return all, c.ask(ctx, "GET", "bans", nil, &all)
 }
 
-// ClearBans forgets the failures of an address, network or account, of all for "".
+// ClearBans forgets the failures of an address and its network, of a network, or of an
+// account.
 func (c *Client) ClearBans(ctx context.Context, who string) (int, error) {
 	var n countReply
 	err := c.ask(ctx, "POST", "bans/clear", whoRequest{who}, &n)
+	return n.Count, err
+}
+
+// ClearAllBans forgets the failures of everybody.
+func (c *Client) ClearAllBans(ctx context.Context) (int, error) {
+	var n countReply
+	err := c.ask(ctx, "POST", "bans/clear-all", nil, &n)
 	return n.Count, err
 }
 

@@ -76,9 +76,10 @@ type Backend interface {
 	// Kick ends the sessions with this id, client or user, and counts them.
 	Kick(who string) int
 	Bans() []Ban
-	// ClearBans forgets the failures of an address, network or account, of all for
-	// "", and counts them.
+	// ClearBans forgets the failures of an address and its network, of a network, or
+	// of an account, and counts them; ClearAllBans those of everybody.
 	ClearBans(who string) int
+	ClearAllBans() int
 }
 
 // Server answers on the socket.
@@ -165,6 +166,7 @@ func newHandler(b Backend) http.Handler {
 	mux.HandleFunc("POST /sessions/kick", count(b.Kick))
 	mux.HandleFunc("GET /bans", func(w http.ResponseWriter, _ *http.Request) { answer(w, b.Bans()) })
 	mux.HandleFunc("POST /bans/clear", count(b.ClearBans))
+	mux.HandleFunc("POST /bans/clear-all", func(w http.ResponseWriter, _ *http.Request) { answer(w, countReply{b.ClearAllBans()}) })
 	return mux
 }
 
@@ -173,6 +175,10 @@ func count(do func(who string) int) http.HandlerFunc {
 		var who whoRequest
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&who); err != nil {
 			http.Error(w, "malformed request", http.StatusBadRequest)
+			return
+		}
+		if who.Who == "" {
+			http.Error(w, "nobody is named", http.StatusBadRequest)
 			return
 		}
 		answer(w, countReply{do(who.Who)})

@@ -1,0 +1,150 @@
+package auth
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// TestWrongPasswordAgain: the same wrong password is hashed once, be it a guess or the
+// one before the last change; what changes makes it be looked at again.
+func TestWrongPasswordAgain(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	addUsers(t, d, "alice@example.org", "bob@example.org")
+	must(t, d.SetPassword(ctx, "alice@example.org", plain(t, "now")))
+	for _, test := range []struct {
+		user, password string
+		want           error
+	}{
+		{"alice@example.org", "wrong", errBadPassword},
+		{"alice@example.org", "secret of alice@example.org", errOldPassword},
+		{"bob@example.org", "wrong", errBadPassword},
+		{"nobody@example.org", "wrong too", errUnknownUser},
+	} {
+		hashed := countHashes(d)
+		for range 20 {
+			_, err := d.Authenticate(ctx, from("192.0.2.7", test.user, test.password))
+			wantErr(t, test.user+" again", err, test.want)
+		}
+		if n := hashed(); n > 1 {
+			t.Errorf("%s, %q: hashed %d times", test.user, test.password, n)
+		}
+	}
+	must(t, d.SetPassword(ctx, "alice@example.org", plain(t, "wrong")))
+	if _, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "wrong")); err != nil {
+		t.Errorf("a password that was wrong and has become right: %v", err)
+	}
+}
+
+// TestAppPasswordOfRefusedAccount: guesses from everywhere lock nobody out who has an
+// app password.
+func TestAppPasswordOfRefusedAccount(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	addUsers(t, d, "alice@example.org")
+	phone, err := d.AddAppPassword(ctx, "alice@example.org", "phone")
+	must(t, err)
+	for i := range 25 {
+		_, _ = d.Authenticate(ctx, from(fmt.Sprintf("198.%d.2.1", i), "alice@example.org", "guess"))
+	}
+	_, err = d.Authenticate(ctx, from("203.0.113.1", "alice@example.org", "secret of alice@example.org"))
+	wantErr(t, "the password", err, ErrThrottled)
+	_, err = d.Authenticate(ctx, from("203.0.113.1", "alice@example.org", strings.ToUpper("aaaa-"+phone)))
+	wantErr(t, "no app password", err, ErrThrottled)
+	account, err := d.Authenticate(ctx, from("203.0.113.1", "alice@example.org", phone))
+	if err != nil || account.AppPassword != "phone" || !account.Alive(ctx) {
+		t.Fatalf("the app password: %+v, %v", account, err)
+	}
+	must(t, d.SetEnabled(ctx, "alice@example.org", false))
+	_, err = d.Authenticate(ctx, from("203.0.113.1", "alice@example.org", phone))
+	wantErr(t, "of a user who is disabled", err, ErrThrottled)
+	if account.Alive(ctx) {
+		t.Error("the session goes on")
+	}
+}
+
+// TestPanicInLogin: what goes wrong in one login is in the way of no other.
+func TestPanicInLogin(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	addUsers(t, d, "alice@example.org")
+	derive := d.hasher.derive
+	for range 20 {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			d.hasher.derive = func([]byte, []byte, uint32, uint32, uint8, uint32) []byte { panic("broken") }
+			_, _ = d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "x"))
+		}()
+	}
+	d.hasher.derive = derive
+	_, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "secret of alice@example.org"))
+	must(t, err)
+}
+
+// TestImportedCosts: a hash that strangers could keep the server busy with is not
+// brought in, and one that is there is replaced.
+func TestImportedCosts(t *testing.T) {
+	const rest = "$JJgj8IAOnDhhC13+YrF27Q$YlKbWaStPxa2cWuojQlFzZUQ8f03WRanztBsmL9p84k"
+	for costs, ok := range map[string]bool{
+		"m=65536,t=3,p=4": true, "m=131072,t=8,p=1": true, "m=19456,t=2,p=1": true,
+		"m=1048576,t=1,p=1": false, "m=524288,t=8,p=64": false, "m=131072,t=9,p=1": false, "m=1024,t=4096,p=1": false,
+	} {
+		for _, scheme := range []string{"", "{ARGON2ID}"} {
+			_, err := HashSecret(scheme + "$argon2id$v=19$" + costs + rest)
+			if (err == nil) != ok || err != nil && !errors.Is(err, ErrBadSecret) {
+				t.Errorf("%s%s: %v", scheme, costs, err)
+			}
+		}
+	}
+	h := newHasher(HashParams{Memory: 64, Time: 2, Parallel: 1})
+	for _, test := range []struct {
+		memory, time uint32
+		want         bool
+	}{{64, 2, false}, {256, 2, false}, {64, 8, false}, {257, 1, true}, {64, 9, true}, {63, 2, true}, {64, 1, true}} {
+		if got := h.outdated(credential{memory: test.memory, time: test.time, threads: 1}); got != test.want {
+			t.Errorf("%d KiB, %d passes: outdated %t", test.memory, test.time, got)
+		}
+	}
+}
+
+// TestImportedAsTyped: other systems hash a password as it comes, whatever form its
+// letters have.
+func TestImportedAsTyped(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	apart := norm.NFD.String("päss wörd-1")
+	entries, err := ParseImport(strings.NewReader("alice@example.org:{PLAIN-MD5}" + md5Hex(apart) + "\n"))
+	must(t, err)
+	must(t, d.ImportUsers(ctx, entries))
+	for _, password := range []string{apart, "päss wörd-1", apart} { // hashed anew after the first
+		if _, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", password)); err != nil {
+			t.Errorf("%q: %v", password, err)
+		}
+	}
+}
+
+func md5Hex(s string) string {
+	sum := md5.Sum([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+// TestHashErrorsShowNothing: what somebody brings in as a hash may be a password.
+func TestHashErrorsShowNothing(t *testing.T) {
+	for _, line := range []string{"$uperSecret1", "{uperSecret1}x", "{SSHA.uperSecret1}AAAA"} {
+		_, err := ParseImport(strings.NewReader("alice@example.org:" + line + "\n"))
+		if err == nil || strings.Contains(strings.ToLower(err.Error()), "upersecret") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
