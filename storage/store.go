@@ -37,7 +37,9 @@
 //  5. A checkpoint, every few seconds or when the journal is half full, waits
 //     until the deliveries of the records so far are past step 3, syncs the
 //     file systems (syncfs), and only then has the journal forget the records.
-//     After that their drafts are removed.
+//     After that their drafts are removed. A file system may have told some
+//     other process, the one before this perhaps, that it has failed; so a sync
+//     counts only when one more change can be made there and be synced.
 //
 // A crash before step 2 is done leaves nothing that a client was told about. A crash
 // after it leaves the record, until the sync of step 5 has succeeded: LockServer,

@@ -23,12 +23,11 @@ type shortDisk struct {
 
 const shortBlock = 4096
 
-func newShortDisk(t *testing.T, octets int64) *shortDisk {
+func newShortDisk(t *testing.T, octets int64, options ...string) *shortDisk {
 	t.Helper()
 	d := &shortDisk{loopDisk: newLoopDisk(t, octets)}
-	err := errors.Join(d.unmount(),
-		tool("mkfs.ext4", "-q", "-F", "-b", strconv.Itoa(shortBlock), "-E", "packed_meta_blocks=1,lazy_itable_init=0", d.image), d.mount())
-	if err != nil {
+	options = append(options, "-q", "-F", "-b", strconv.Itoa(shortBlock), d.image)
+	if err := errors.Join(d.unmount(), tool("mkfs.ext4", options...), d.mount()); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -52,6 +51,12 @@ func (d *shortDisk) shorten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.cutAt(t, first)
+}
+
+// cutAt takes away the blocks from first on.
+func (d *shortDisk) cutAt(t *testing.T, first int) {
+	t.Helper()
 	whole, err := os.ReadFile(d.image)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +117,7 @@ func (v *victim) growDirectories() {
 // What the kernel could not write back is written anew from the journal.
 func TestFaultWriteErrors(t *testing.T) {
 	t.Parallel()
-	disk := newShortDisk(t, 64<<20)
+	disk := newShortDisk(t, 64<<20, "-E", "packed_meta_blocks=1,lazy_itable_init=0")
 	v := newVictim(t, disk.dir)
 	v.accepts(4000, "alice", "bob")
 	v.accepts(300<<10, "alice", "carol")
@@ -140,6 +145,46 @@ func TestFaultWriteErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.kill()
+	if err := errors.Join(disk.unmount(), disk.mount()); err != nil {
+		t.Fatal(err)
+	}
+	v.mustStart()
+	v.keeps(1000, victims...)
+}
+
+// TestFaultStartsTwice: the file system of mail/ cannot write its own journal any
+// more. A start finds all mail in memory and hears of that fault; the next one must
+// not believe that all is well because the system has told of it already.
+func TestFaultStartsTwice(t *testing.T) {
+	t.Parallel()
+	const octets, journalAt = 64 << 20, 56 << 20 / shortBlock
+	disk := newShortDisk(t, octets, "-E", "lazy_itable_init=0", "-J", fmt.Sprintf("size=4,location=%d", journalAt))
+	v := newVictim(t, "")
+	v.kill()
+	err := disk.unmount()
+	disk.dir = filepath.Join(v.data, "mail")
+	if err = errors.Join(err, disk.mount()); err != nil {
+		t.Fatal(err)
+	}
+	v.mustStart()
+	v.accepts(4000, victims...)
+	v.accepts(300<<10, victims...)
+	v.keeps(1, victims...)
+	before := v.checkpoints()
+	eventually(t, "a checkpoint", func() bool { return v.checkpoints() > before })
+	if err := tool("sync", "-f", disk.dir); err != nil {
+		t.Fatal(err)
+	}
+	disk.cutAt(t, journalAt)
+	for range 5 {
+		v.accepts(4000, victims...)
+	}
+	v.keeps(3, "carol")
+	v.kill()
+	for range 3 {
+		v.staysDown("completing deliveries from the journal")
+	}
+	disk.mend(t)
 	if err := errors.Join(disk.unmount(), disk.mount()); err != nil {
 		t.Fatal(err)
 	}
