@@ -99,12 +99,17 @@ func TestRewriteKeepsRemoved(t *testing.T) {
 	holds(t, "written again", v.data, alice, otherMessage)
 }
 
-// TestRewriteOfRefused: a checkpoint writes a message again that is just being
-// refused. It is in no mailbox then.
+// TestRewriteOfRefused: a checkpoint that writes messages again leaves out one that
+// is just being refused, and one whose refusal the journal could not take.
 func TestRewriteOfRefused(t *testing.T) {
 	v := freshServer(t)
+	refusing := false
 	v.steps.before = func(_ int, st step) error {
 		if st.op == "rename" && strings.Contains(st.to, "/bob/") && strings.HasSuffix(st.file, messageID(1)) {
+			refusing = true
+			return unix.EIO
+		}
+		if refusing && st.op == "writeJournal" {
 			return unix.EIO
 		}
 		return nil
@@ -115,17 +120,26 @@ func TestRewriteOfRefused(t *testing.T) {
 			if err := v.rewrite(math.MaxUint64); err != nil {
 				t.Error(err)
 			}
-			holds(t, "what the test is about", v.data, alice, smallMessage)
+			holds(t, "being refused", v.data, alice)
 		}
 	}
 	if _, err := v.Deliver(context.Background(), messageID(1), threeBoxes[:2], strings.NewReader(smallMessage)); !errors.Is(err, unix.EIO) {
 		t.Fatal(err)
 	}
-	if records < 2 {
-		t.Fatalf("%d writes of the journal", records)
+	if records < 2 || !strings.Contains(v.log.String(), "a refused message is still in the journal") {
+		t.Fatalf("%d writes of the journal, the log says %s", records, v.log)
 	}
+	v.steps.before = nil
+	v.hooks.beforeSyncFS = func() error {
+		v.hooks.beforeSyncFS = nil
+		return unix.EIO
+	}
+	v.checkpoint(context.Background())
 	holds(t, "refused", v.data, alice)
 	holds(t, "refused", v.data, threeBoxes[1])
+	if v.checkpointer.journal.Needed() {
+		t.Error("the journal forgets nothing")
+	}
 }
 
 // TestSyncFailsForGood: the journal keeps its records and refuses more when it is

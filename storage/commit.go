@@ -59,9 +59,6 @@ func (s *Store) refuse(j *journal.Journal, name string, to []address) {
 	if err := s.journalRemoval(j, record{kind: recordRemoved, to: to, names: []string{name}}); err != nil {
 		s.log.Error("a refused message is still in the journal, a crash now would deliver it", "file", name, "error", err)
 	}
-	s.applying.RLock()
-	defer s.applying.RUnlock()
-	s.takeBack(to, name, false) // a checkpoint that rewrites may have just delivered it
 }
 
 // commitSynced is for a process that does not have the journal, such as a

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -230,5 +231,109 @@ func TestNoDirectory(t *testing.T) {
 		if files, err := filepath.Glob(filepath.Join(data, "mail", "*", "*", "new", "*"+messageID(2)+"*")); err != nil || len(files) != 0 {
 			t.Errorf("%s: %v, %v stay", what, files, err)
 		}
+	}
+}
+
+// atPlacing calls fn once, when the recovery or a checkpoint is about to put a file
+// where it has found one, or none.
+func atPlacing(v *server, fn func()) {
+	done := false
+	v.steps.before = func(_ int, st step) error {
+		if st.op == "link" && !done {
+			done = true
+			fn()
+		}
+		return nil
+	}
+}
+
+// TestRecoveryBesideReader: a reader moves or removes what the recovery has found,
+// before it is replaced. In the end there is one file, and it is whole.
+func TestRecoveryBesideReader(t *testing.T) {
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, alice)
+	for name, c := range map[string]struct {
+		lost bool // it is not there at first
+		hand func(t *testing.T, file string)
+		cur  bool // where it is at the end
+	}{
+		"moves a damaged one": {hand: func(t *testing.T, file string) { seen(t, file) }, cur: true},
+		"removes a damaged one": {hand: func(t *testing.T, file string) {
+			remove(t, file)
+		}},
+		"puts back a damaged one": {lost: true, hand: func(t *testing.T, file string) {
+			put(t, filepath.Join(filepath.Dir(filepath.Dir(file)), "cur", filepath.Base(file)+":2,S"), "")
+		}, cur: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := crashed(t, before.data)
+			file := fileOf(t, data, alice)
+			truncate(t, file, 0)
+			if c.lost {
+				remove(t, file)
+			}
+			r := newServer(t, data)
+			atPlacing(r, func() { c.hand(t, file) })
+			if err := r.start(); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, "recovered", data, alice, smallMessage)
+			if paths, _ := messagesOf(t, data, alice); len(paths) != 1 || strings.HasPrefix(paths[0], "cur/") != c.cur {
+				t.Errorf("the message is now %q", paths)
+			}
+			if r.checkpointer.journal.Needed() {
+				t.Error("the journal forgets nothing")
+			}
+		})
+	}
+}
+
+// TestRewriteBesideReader: so it is while the server runs, and what others have
+// removed stays away then.
+func TestRewriteBesideReader(t *testing.T) {
+	for name, c := range map[string]struct {
+		early, hand func(t *testing.T, v *server, file string)
+		want        []string
+	}{
+		"moved": {hand: func(t *testing.T, _ *server, file string) { seen(t, file) }, want: []string{smallMessage}},
+		"removed before": {early: func(t *testing.T, _ *server, file string) {
+			remove(t, file)
+		}},
+		"mailbox removed before": {early: func(t *testing.T, v *server, _ string) {
+			removeAll(t, boxDir(v.data, alice))
+		}},
+		"mailbox removed by a command": {hand: func(t *testing.T, v *server, _ string) {
+			if err := openStoreAt(t, v.data).RemoveMailbox(context.Background(), alice); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"no cur": {early: func(t *testing.T, v *server, _ string) {
+			removeAll(t, filepath.Join(boxDir(v.data, alice), "cur"))
+		}, want: []string{smallMessage}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := freshServer(t)
+			deliver(t, v.Store, 1, smallMessage, alice, threeBoxes[1])
+			file := fileOf(t, v.data, alice)
+			old := stat(t, file)
+			if c.early != nil {
+				c.early(t, v, file)
+			}
+			if c.hand != nil {
+				atPlacing(v, func() { c.hand(t, v, file) })
+			}
+			if err := v.rewrite(math.MaxUint64); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, "written again", v.data, alice, c.want...)
+			holds(t, "written again", v.data, threeBoxes[1], smallMessage)
+			if paths, _ := messagesOf(t, v.data, alice); len(paths) > 0 && sameFile(t, old, filepath.Join(boxDir(v.data, alice), paths[0])) {
+				t.Error("the octets of a failed sync were trusted")
+			}
+			exists, _, err := v.MailboxExists(alice)
+			if gone := len(c.want) == 0 && !strings.HasPrefix(name, "removed"); err != nil || exists == gone {
+				t.Errorf("the mailbox exists: %t, %v", exists, err)
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,19 +21,37 @@ type recovery struct {
 	store   *Store
 	journal *journal.Journal
 	upTo    uint64 // deliveries after this record are left alone
-	again   bool   // files that look right are written anew all the same
+	again   bool   // files that look right are written anew all the same; this process has delivered them
 
-	gone      map[address]uint64          // mailboxes removed, after which record
-	removed   map[address]map[string]bool // messages removed, by base name
-	found     map[address]map[string]place
+	gone      map[address]uint64             // mailboxes removed, after which record
+	removed   map[address]map[string]bool    // messages removed, by base name
+	found     map[address]map[string][]place // messages of this pass, by base name
+	unsettled map[address]map[string][]place // those that have to be looked for once more
+	pass      int
+	hidden    map[address]bool            // mailboxes that cannot be looked into
+	placed    map[address]map[string]bool // messages written by this recovery
+	fresh     map[inode]bool              // their files
 	completed int
 }
 
-// place is where a message is in a mailbox now; name is "" where it is not.
+// place is where a message, or a copy of it, is in a mailbox.
 type place struct {
 	name string
 	seen bool
 }
+
+// inode tells one file from all others.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(st unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
+
+const (
+	// recoveryPasses is how often a reader may move a message while it is completed.
+	recoveryPasses = 20
+	// surelyGone is in how many passes a message must not be found to count as
+	// removed. Renaming hides a file at times.
+	surelyGone = 3
+)
 
 // recover completes what the journal holds, makes that durable, and has the
 // journal forget it.
@@ -58,18 +77,37 @@ func (r *recovery) run() error {
 	if err := r.learn(); err != nil {
 		return err
 	}
-	for a, wanted := range r.found {
-		if err := r.locate(a, wanted); err != nil {
-			return err
-		}
-	}
-	if err := r.each(r.complete); err != nil {
+	if err := r.settle(); err != nil {
 		return err
 	}
 	for a, bases := range r.removed {
 		if err := r.remove(a, bases); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// settle completes messages until each was found where it should be, and whole:
+// beside us readers may move a file that is damaged after we have found it, and
+// before its place is taken by a better one.
+func (r *recovery) settle() error {
+	r.hidden, r.fresh = make(map[address]bool), make(map[inode]bool)
+	r.placed = make(map[address]map[string]bool)
+	for r.pass = 1; len(r.found) > 0; r.pass++ {
+		if r.pass > recoveryPasses {
+			return fmt.Errorf("messages of %d mailboxes are renamed all the time", len(r.found))
+		}
+		for a, wanted := range r.found {
+			if err := r.locate(a, wanted); err != nil {
+				return err
+			}
+		}
+		r.unsettled = make(map[address]map[string][]place)
+		if err := r.each(r.complete); err != nil {
+			return err
+		}
+		r.found = r.unsettled
 	}
 	return nil
 }
@@ -90,7 +128,7 @@ func (r *recovery) each(fn func(seq uint64, rec record) error) error {
 func (r *recovery) learn() error {
 	r.gone = make(map[address]uint64)
 	r.removed = make(map[address]map[string]bool)
-	r.found = make(map[address]map[string]place)
+	r.found = make(map[address]map[string][]place)
 	take := func(seq uint64, rec record) error {
 		for _, a := range rec.to {
 			switch rec.kind {
@@ -99,7 +137,7 @@ func (r *recovery) learn() error {
 			case recordRemoved:
 				mark(r.removed, a, rec.names, true)
 			default:
-				mark(r.found, a, rec.names[:1], place{})
+				mark(r.found, a, rec.names[:1], nil)
 			}
 		}
 		return nil
@@ -121,23 +159,33 @@ func mark[T any](in map[address]map[string]T, a address, names []string, value T
 
 // locate finds out where the wanted messages are. A mailbox that cannot be opened
 // or is not there has none.
-func (r *recovery) locate(a address, wanted map[string]place) error {
-	m, err := r.store.openMailbox(a)
+func (r *recovery) locate(a address, wanted map[string][]place) error {
+	files, err := r.files(a)
 	if err != nil {
-		return passing(err)
-	}
-	defer m.close()
-	files, err := m.files()
-	if err != nil {
+		r.hidden[a] = !errors.Is(err, os.ErrNotExist)
 		return passing(err)
 	}
 	for _, f := range files {
 		base := baseName(f.name)
-		if _, ok := wanted[base]; ok {
-			wanted[base] = place{name: strings.Clone(f.name), seen: f.seen}
+		if at, ok := wanted[base]; ok {
+			wanted[base] = append(at, place{name: strings.Clone(f.name), seen: f.seen})
 		}
 	}
 	return nil
+}
+
+// files lists a mailbox, new/ first. It need not have cur/.
+func (r *recovery) files(a address) ([]entry, error) {
+	newDir, err := r.store.openDir(a.domain, a.local, "new")
+	if err != nil {
+		return nil, err
+	}
+	m := &mailbox{address: a, new: newDir}
+	defer m.close()
+	if err := r.store.reopen(m); err != nil {
+		return nil, err
+	}
+	return m.files()
 }
 
 // passing is nil for an error that is about one mailbox, and err for one that
@@ -151,8 +199,7 @@ func passing(err error) error {
 	return nil
 }
 
-// complete delivers the message of a record to the mailboxes that do not have it
-// whole.
+// complete sees to that the mailboxes of a record have its message, whole.
 func (r *recovery) complete(seq uint64, rec record) error {
 	if rec.kind != recordMessage && rec.kind != recordDraft || seq > r.upTo {
 		return nil
@@ -161,17 +208,16 @@ func (r *recovery) complete(seq uint64, rec record) error {
 	defer src.close()
 	name := rec.names[0]
 	for _, a := range rec.to {
-		if seq <= r.gone[a] || r.removed[a][name] {
+		at, wanted := r.found[a][name]
+		if !wanted || seq <= r.gone[a] || r.removed[a][name] {
 			continue
 		}
-		at := r.found[a][name]
-		if whole, err := src.whole(a, at); whole || err != nil {
-			if err != nil {
-				return err
-			}
-			continue
+		err := src.complete(a, at)
+		if errors.Is(err, errMoved) {
+			mark(r.unsettled, a, rec.names[:1], nil)
+			err = nil
 		}
-		if err := src.deliver(a, at); err != nil {
+		if err != nil {
 			return err
 		}
 	}

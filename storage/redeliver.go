@@ -44,12 +44,8 @@ func (s *source) open() (io.Reader, error) {
 		if err != nil {
 			return nil, err
 		}
-		intact, err := s.intact(f)
-		if err == nil && !intact {
-			err = errNoDraft
-		}
-		if err != nil {
-			return nil, errors.Join(err, f.Close())
+		if intact, err := s.intact(f); err != nil || !intact {
+			return nil, errors.Join(errNoDraft, err, f.Close())
 		}
 		s.draft = f
 	}
@@ -79,26 +75,111 @@ func (s *source) intact(f *os.File) (bool, error) {
 	}
 }
 
-// whole is whether the message is in the mailbox with all its octets.
+// errMoved: a file is no longer where it was found. It has to be looked for again.
+var errMoved = errors.New("moved by another program")
+
+// complete sees to that a mailbox has the message whole, wherever it was found.
+func (s *source) complete(a address, at []place) error {
+	if len(at) == 0 {
+		return s.completeMissing(a)
+	}
+	written := false
+	for _, p := range at {
+		whole, err := s.whole(a, p)
+		if err == nil && !whole {
+			written, err = true, s.deliver(a, p, true)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// The file of a reader and one of ours, as a damaged one was moved after we had
+	// found it. That in cur/ counts, so the other one is of no use to anybody.
+	if !written && at[len(at)-1].seen {
+		return s.drop(a, at)
+	}
+	return nil
+}
+
+// completeMissing is complete for a message that is not in the mailbox.
+func (s *source) completeMissing(a address) error {
+	switch {
+	case s.placed[a][s.rec.names[0]]:
+		return nil // and removed by somebody since
+	case s.again && !s.hidden[a]:
+		// It was delivered, and not removed by us, or was refused.
+		if s.pass < surelyGone {
+			return errMoved
+		}
+		return nil
+	}
+	return s.deliver(a, place{name: s.rec.names[0]}, false)
+}
+
+// whole is whether a file has all octets of the message.
 func (s *source) whole(a address, at place) (bool, error) {
-	if at.name == "" || s.again {
-		return false, nil
-	}
-	m, err := s.store.openMailbox(a)
+	dir, err := s.store.openDir(a.domain, a.local, at.dir())
 	if err != nil {
-		return false, passing(err)
+		return false, moved(err)
 	}
-	defer m.close()
-	f, err := openAt(m.dir(at.seen), at.name, unix.O_RDONLY)
+	defer dir.Close()
+	if err := s.store.touch(dir); err != nil { // nobody has synced what is there
+		return false, err
+	}
+	f, err := openAt(dir, at.name, unix.O_RDONLY)
 	if err != nil {
-		return false, passing(err)
+		return false, moved(err)
 	}
 	defer f.Close()
 	st, err := statFile(f)
-	if err != nil || st.Size != parseName(at.name).size || !isRegular(st) {
-		return false, err
+	if err != nil || s.fresh[inodeOf(st)] {
+		return err == nil, err
 	}
-	return s.intact(f)
+	if s.again || st.Size != parseName(at.name).size || !isRegular(st) {
+		return false, nil
+	}
+	intact, err := s.intact(f)
+	if err != nil {
+		s.store.log.Error("a message cannot be read, it is written again", "mailbox", a.String(), "file", at.name, "error", err)
+	}
+	return intact && err == nil, nil
+}
+
+// moved is errMoved for a file that is not there, else passing.
+func moved(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return errMoved
+	}
+	return passing(err)
+}
+
+// dir is the directory of a place.
+func (p place) dir() string {
+	if p.seen {
+		return "cur"
+	}
+	return "new"
+}
+
+// drop removes what is in new/ of these places.
+func (s *source) drop(a address, at []place) error {
+	dir, err := s.store.openDir(a.domain, a.local, "new")
+	if err != nil {
+		return moved(err)
+	}
+	defer dir.Close()
+	if err := s.store.touch(dir); err != nil {
+		return err
+	}
+	for _, p := range at {
+		if p.seen {
+			continue
+		}
+		if err := ignoreMissing(s.store.disk.unlink(dir, p.name)); passing(err) != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sameOctets compares what two readers have left.
@@ -119,8 +200,8 @@ func sameOctets(a, b io.Reader) (bool, error) {
 	}
 }
 
-// deliver gives a mailbox the message, in place of what is there.
-func (s *source) deliver(a address, at place) error {
+// deliver gives a mailbox the message, in place of what was found there, if it was.
+func (s *source) deliver(a address, at place, found bool) error {
 	err := s.make()
 	if errors.Is(err, errNoDraft) {
 		s.store.log.Error("a message is lost", "mailbox", a.String(), "file", s.rec.names[0], "error", err)
@@ -129,18 +210,21 @@ func (s *source) deliver(a address, at place) error {
 	if err != nil {
 		return err
 	}
-	if at.name == "" {
-		at.name = s.rec.names[0]
-	}
-	err = s.place(a, at)
-	if err == nil {
-		s.completed++
-		return nil
-	}
-	if passing(err) != nil {
+	err = s.place(a, at, found)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errMoved
+	case err != nil && passing(err) == nil:
+		return s.putAside(a, err)
+	case err != nil:
 		return err
 	}
-	return s.putAside(a, err)
+	if name := s.rec.names[:1]; !s.placed[a][name[0]] {
+		s.completed++
+		mark(s.placed, a, name, true)
+	}
+	mark(s.unsettled, a, s.rec.names[:1], nil)
+	return nil
 }
 
 // make makes the file that mailboxes are given.
@@ -168,20 +252,18 @@ func (s *source) make() error {
 	return errors.Join(s.store.copy(f, octets), f.Close())
 }
 
-// place puts the file into new/ or cur/, in one step, over what has that name.
-func (s *source) place(a address, at place) error {
-	dir, err := s.store.openNew(a)
+// place puts the file into new/ or cur/, in one step, over what has that name. A
+// mailbox where the message was found is not made anew.
+func (s *source) place(a address, at place, found bool) error {
+	open := func() (*os.File, error) { return s.store.openDir(a.domain, a.local, at.dir()) }
+	if !found {
+		open = func() (*os.File, error) { return s.store.openNew(a) }
+	}
+	dir, err := open()
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if at.seen {
-		dir.Close()
-		if dir, err = s.store.openDir(a.domain, a.local, "cur"); err != nil {
-			return err
-		}
-		defer dir.Close()
-	}
 	if err := s.store.touch(dir); err != nil {
 		return err
 	}
@@ -191,16 +273,34 @@ func (s *source) place(a address, at place) error {
 	}
 	err = s.store.disk.link(s.store.drafts, s.name, s.store.drafts, link)
 	if err == nil {
+		err = s.note(s.store.drafts, link)
+	}
+	if err == nil {
 		err = s.store.disk.rename(s.store.drafts, link, dir, at.name)
 	}
-	if err == nil || passing(err) != nil {
-		return err
+	if err == nil {
+		return nil
 	}
 	s.store.unlinkDraft(link)
+	if errors.Is(err, os.ErrNotExist) || passing(err) != nil {
+		return err
+	}
 	if err := ignoreMissing(s.store.disk.unlink(dir, at.name)); err != nil {
 		return err
 	}
-	return s.store.enterCopy(s.name, a, dir, at.name)
+	if err := s.store.enterCopy(s.name, a, dir, at.name); err != nil {
+		return err
+	}
+	return ignoreMissing(s.note(dir, at.name))
+}
+
+// note remembers a file that was written by this recovery.
+func (s *source) note(dir *os.File, name string) error {
+	st, err := statAt(dir, name)
+	if err == nil {
+		s.fresh[inodeOf(st)] = true
+	}
+	return err
 }
 
 // putAside keeps a message whose mailbox cannot take it: it is not lost, and
