@@ -38,8 +38,8 @@ func (j *Journal) append(e *entry) error {
 		return ErrClosed
 	}
 	j.queue = append(j.queue, e)
-	if e.kind == kindCheckpoint {
-		j.space.Broadcast() // it is what a leader may wait for
+	if e.keeps < keptByMost {
+		j.space.Broadcast() // for it there is room where a leader waits for some
 	}
 	follow := j.leading
 	if follow {
@@ -86,41 +86,70 @@ func (j *Journal) lead(own *entry) {
 }
 
 // next moves the next batch out of the queue when there is room for it. Checkpoints
-// go first and alone: they make room. When there will be no room, the batch is
-// all that waits.
+// go first and alone: they make room. So do urgent records when there is no room for
+// others. When there will be none, the batch is all that waits.
 func (j *Journal) next() (err error) {
-	var overdue *time.Timer
+	overdue, since := (*time.Timer)(nil), j.checkpoints
 	defer func() {
 		if overdue != nil {
 			overdue.Stop()
 		}
 	}()
 	for {
-		if i := slices.IndexFunc(j.queue, func(e *entry) bool { return e.kind == kindCheckpoint }); i >= 0 {
+		if i := j.waiting(keptByNone); i >= 0 {
 			j.take(i, i+1)
 			return nil
 		}
-		n, octets := j.ready()
-		switch {
-		case j.fits(octets) || len(j.chain) < j.options.MaxSegments:
-			err = nil
-		case j.closed:
-			n, err = len(j.queue), ErrClosed
-		case j.stalled != nil:
-			n, err = len(j.queue), fmt.Errorf("%w: %w", ErrFull, j.stalled)
-		default:
-			if overdue == nil {
-				overdue = time.AfterFunc(j.options.Patience, func() {
-					j.Stall(fmt.Errorf("no checkpoint in %v", j.options.Patience))
-				})
-			}
-			j.press()
-			j.space.Wait()
-			continue
+		n, octets, keeps := j.ready()
+		if j.within(octets, keeps) {
+			j.take(0, n)
+			return nil
 		}
-		j.take(0, n)
-		return err
+		if i := j.waiting(keptByUrgent); i >= 0 && j.within(frameHeader+j.queue[i].size, keptByUrgent) {
+			j.take(i, i+1)
+			return nil
+		}
+		if j.closed || j.stalled != nil {
+			j.take(0, len(j.queue))
+			if j.closed {
+				return ErrClosed
+			}
+			return fmt.Errorf("%w: %w", ErrFull, j.stalled)
+		}
+		if overdue == nil || since != j.checkpoints {
+			if overdue != nil {
+				overdue.Stop()
+			}
+			since = j.checkpoints
+			overdue = time.AfterFunc(j.options.Patience, func() { j.overdue(since) })
+		}
+		j.press()
+		j.space.Wait()
 	}
+}
+
+// overdue stalls the journal, if no checkpoint has succeeded since there were so many.
+func (j *Journal) overdue(since uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.checkpoints == since {
+		j.stalled = fmt.Errorf("no checkpoint in %v", j.options.Patience)
+		j.space.Broadcast()
+	}
+}
+
+// waiting is where the first record of a kind waits in the queue, -1 if there is none.
+func (j *Journal) waiting(keeps int) int {
+	return slices.IndexFunc(j.queue, func(e *entry) bool { return e.keeps == keeps })
+}
+
+// within is whether the limit of segments lets records have a frame of so many octets.
+func (j *Journal) within(octets, keeps int) bool {
+	n, most := len(j.chain), j.options.MaxSegments
+	if keeps < keptByMost {
+		most++
+	}
+	return n < most || n == most && j.fits(octets)
 }
 
 // take moves some entries of the queue to batch.
@@ -129,9 +158,9 @@ func (j *Journal) take(from, to int) {
 	j.queue = slices.Delete(j.queue, from, to)
 }
 
-// ready is how many records of the queue the next frame takes, and the octets of
-// that frame at most.
-func (j *Journal) ready() (n, octets int) {
+// ready is how many records of the queue the next frame takes, the octets of that
+// frame at most, and how many free segments it leaves to others.
+func (j *Journal) ready() (n, octets, keeps int) {
 	most := int(min(maxBatch, j.options.SegmentSize-block))
 	octets = frameHeader
 	for n < len(j.queue) && (n == 0 || octets+j.queue[n].size <= most) {
@@ -139,9 +168,10 @@ func (j *Journal) ready() (n, octets int) {
 			break // a full disk may take one and not the other
 		}
 		octets += j.queue[n].size
+		keeps = max(keeps, j.queue[n].keeps)
 		n++
 	}
-	return n, octets
+	return n, octets, keeps
 }
 
 // fits is whether the segment in use takes a frame of so many octets.
@@ -183,6 +213,7 @@ func (j *Journal) write(batch []*entry) error {
 	err = j.put(seg)
 	j.mu.Lock()
 	j.last = before + uint64(len(batch))
+	j.unfenced = err != nil
 	if err != nil {
 		seg.stuck, seg.bad = true, true
 		if fresh {

@@ -68,13 +68,14 @@ func (r *round) end() {
 // Checkpoint makes it durable that records up to seq are not needed any more, and
 // gives the segments that hold nothing else back.
 func (j *Journal) Checkpoint(seq uint64) error {
-	e := &entry{kind: kindCheckpoint, parts: [][]byte{binary.LittleEndian.AppendUint64(nil, seq)}}
+	e := &entry{kind: kindCheckpoint, keeps: keptByNone, parts: [][]byte{binary.LittleEndian.AppendUint64(nil, seq)}}
 	if err := j.append(e); err != nil {
 		return err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.checkpoint = max(j.checkpoint, seq)
+	j.checkpoints++
 	j.stalled = nil
 	j.release()
 	j.space.Broadcast()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -278,6 +279,80 @@ func TestRemovedSegment(t *testing.T) {
 	wantReplay(t, j, fmt.Sprintf("%d three", three))
 	if len(reports) != 1 || !strings.Contains(reports[0].Error(), fmt.Sprintf("lost records 1 to %d", one)) {
 		t.Errorf("reports %q", reports)
+	}
+	shut(t, j)
+}
+
+// TestFailedFrameIsFenced: what a failed write has left on the disk is no record of
+// the next process, if a checkpoint succeeds in between. One is asked for.
+func TestFailedFrameIsFenced(t *testing.T) {
+	for _, last := range []string{"", "two"} { // also when there is nothing else to do
+		dir := t.TempDir()
+		fails := false
+		j := open(t, dir, Options{Sync: func(*os.File) error {
+			if fails {
+				return errFault
+			}
+			return nil
+		}})
+		if err := j.Checkpoint(add(t, j, "one")); err != nil {
+			t.Fatal(err)
+		}
+		want := []string(nil)
+		if last != "" {
+			want = []string{fmt.Sprintf("%d %s", add(t, j, last), last)}
+		}
+		fails = true
+		if _, _, err := j.Append([]byte("refused")); !errors.Is(err, errFault) {
+			t.Fatal(err)
+		}
+		fails = false
+		if !j.Needed() {
+			t.Error("no checkpoint is needed")
+		}
+		if err := j.Checkpoint(1); err != nil {
+			t.Fatal(err)
+		}
+		if j.Needed() != (last != "") {
+			t.Errorf("a checkpoint is needed: %t", j.Needed())
+		}
+		shut(t, j)
+		j = open(t, dir, Options{})
+		wantReplay(t, j, want...)
+		shut(t, j)
+	}
+}
+
+// TestMovedDirectory: a journal whose directory was moved away does nothing to one
+// that is in its place.
+func TestMovedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	path, away := filepath.Join(dir, "journal"), filepath.Join(dir, "away")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	j := open(t, path, Options{})
+	if err := errors.Join(os.Rename(path, away), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, path, Options{})
+	before := files(t, path)
+	var last uint64
+	for range 40 {
+		last = add(t, j, strings.Repeat("x", 5000))
+	}
+	if err := j.Checkpoint(last); err != nil { // gives segments back, and removes some
+		t.Fatal(err)
+	}
+	if after := files(t, path); !slices.Equal(before, after) {
+		t.Errorf("the files were %q and are %q", before, after)
+	}
+	shut(t, j)
+	shut(t, other)
+	j = open(t, away, Options{})
+	wantReplay(t, j)
+	if j.Last() < last {
+		t.Errorf("Last() = %d, want %d", j.Last(), last)
 	}
 	shut(t, j)
 }

@@ -32,6 +32,11 @@
 //     given back for new use. The last checkpoint is always in a segment in use.
 //  7. A process may be killed between a write and its sync. So Open syncs the newest
 //     segment before it believes what it reads there, and adds nothing to it.
+//  8. What a failed write has left is fenced off by the header of the next segment.
+//     Until there is one, Needed asks for a checkpoint, which begins it.
+//  9. A block that the disk cannot read counts as invalid. Segments before the last
+//     checkpoint are not read at all. Replay fails when it finds damage that Open has
+//     not reported: what is lost then must not be forgotten in silence.
 //
 // Blocks that were written before are overwritten in place, so that the sync of
 // a frame has no metadata of the file system to write; a segment that is new
@@ -74,12 +79,13 @@ const (
 const (
 	keptByMost   = 2
 	keptByUrgent = 1
+	keptByNone   = 0 // by checkpoints
 )
 
 // Options of a Journal. Zero values have their defaults.
 type Options struct {
 	SegmentSize int64         // octets; default 16 MiB
-	MaxSegments int           // in use at the same time, at least 2; default 8. A checkpoint may take one more.
+	MaxSegments int           // in use at the same time, at least 2; default 8. Urgent records and checkpoints may take one more each.
 	Patience    time.Duration // of an Append that waits for a checkpoint; default a minute
 	// Damaged is told of acknowledged records that were lost to damage of the disk.
 	Damaged func(err error)
@@ -87,6 +93,7 @@ type Options struct {
 	// The system calls, for tests that let them fail.
 	Write func(f *os.File, p []byte, off int64) error
 	Sync  func(f *os.File) error // data of a segment
+	Read  func(f *os.File, p []byte, off int64) (int, error)
 }
 
 func (o Options) withDefaults() Options {
@@ -112,6 +119,9 @@ func (o Options) withDefaults() Options {
 	if o.Sync == nil {
 		o.Sync = stable.Data
 	}
+	if o.Read == nil {
+		o.Read = (*os.File).ReadAt
+	}
 	return o
 }
 
@@ -119,7 +129,8 @@ func (o Options) withDefaults() Options {
 // see to that itself. Its methods may be called by any number of goroutines.
 type Journal struct {
 	options  Options
-	dir      *os.File
+	root     *os.Root // the directory, wherever it is moved
+	dir      *os.File // the same
 	pressure chan struct{}
 
 	mu      sync.Mutex
@@ -129,10 +140,12 @@ type Journal struct {
 	closed  bool
 	stalled error // why the last checkpoint failed
 
-	last       uint64 // sequence number given last, to a record or one that failed
-	record     uint64 // the same, of the last that is no checkpoint
-	checkpoint uint64 // records up to here are not needed
-	round      *round
+	last        uint64 // sequence number given last, to a record or one that failed
+	record      uint64 // the same, of the last that is no checkpoint
+	unfenced    bool   // the last write failed: no header says yet that it does not count
+	checkpoint  uint64 // records up to here are not needed
+	checkpoints uint64 // how many have succeeded
+	round       *round
 
 	// These change only under mu and by the one who writes.
 	chain  []*segment // in use, oldest first
@@ -148,15 +161,15 @@ type Journal struct {
 type Applied func()
 
 // Append returns when a record, the concatenation of parts, is on stable storage,
-// with its sequence number. On an error it will not be replayed, unless the
-// process crashes before the next Append succeeds. When no segment is free it
+// with its sequence number. On an error it will not be replayed, unless the process
+// ends before the next Append or Checkpoint succeeds. When no segment is free it
 // waits for a checkpoint, but not if the last one failed: ErrFull.
 func (j *Journal) Append(parts ...[]byte) (seq uint64, applied Applied, err error) {
 	return j.appendRecord(keptByMost, parts)
 }
 
 // AppendUrgent is Append for a record that makes room, such as a removal: it may
-// use a segment that is kept back for that on a full disk.
+// use a segment that is kept back for that on a full disk, and one in a full journal.
 func (j *Journal) AppendUrgent(parts ...[]byte) (seq uint64, applied Applied, err error) {
 	return j.appendRecord(keptByUrgent, parts)
 }
@@ -177,11 +190,12 @@ func (j *Journal) Last() uint64 {
 	return j.last
 }
 
-// Needed is whether there are records that no checkpoint covers.
+// Needed is whether a checkpoint has something to do: there are records that none
+// covers, or one that failed and might be replayed by the next process.
 func (j *Journal) Needed() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.record > j.checkpoint
+	return j.record > j.checkpoint || j.unfenced
 }
 
 // Close ends the use of the journal. Records that are being written are finished.
@@ -197,5 +211,5 @@ func (j *Journal) Close() error {
 	for _, s := range append(j.chain, j.free...) {
 		errs = append(errs, s.file.Close())
 	}
-	return errors.Join(append(errs, j.dir.Close())...)
+	return errors.Join(append(errs, j.dir.Close(), j.root.Close())...)
 }

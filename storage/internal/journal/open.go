@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -23,18 +24,18 @@ const segmentPrefix = "segment-"
 // what the last process has left.
 func Open(path string, o Options) (_ *Journal, err error) {
 	o = o.withDefaults()
-	dir, err := os.Open(path)
+	root, dir, err := openDir(path)
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{options: o, dir: dir, round: &round{}, pressure: make(chan struct{}, 1)}
+	j := &Journal{options: o, root: root, dir: dir, round: &round{}, pressure: make(chan struct{}, 1)}
 	j.space.L = &j.mu
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, j.Close())
 		}
 	}()
-	found, err := openSegments(path, os.O_RDWR)
+	found, err := openSegments(root, os.O_RDWR, o.Read)
 	j.free = found
 	if err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func Open(path string, o Options) (_ *Journal, err error) {
 		j.slot = max(j.slot, s.slot+1)
 		j.number = max(j.number, s.number)
 	}
-	c, err := follow(found)
+	c, err := follow(found, o.Read)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +69,19 @@ func Open(path string, o Options) (_ *Journal, err error) {
 	return j, nil
 }
 
+// openDir opens the directory path, for two kinds of calls.
+func openDir(path string) (*os.Root, *os.File, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
+	}
+	return root, dir, nil
+}
+
 // LastOf is the sequence number of the last record of the journal in the
 // directory path, which another process may have open; 0 if there is none. It may
 // be a later number than that of the last record that was acknowledged, but
@@ -84,7 +98,13 @@ func LastOf(path string) (uint64, error) {
 
 // lastOf is LastOf, or tells that the newest segment has become another one.
 func lastOf(path string) (last uint64, stale bool, err error) {
-	found, err := openSegments(path, os.O_RDONLY)
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return 0, false, err
+	}
+	defer root.Close()
+	read := (*os.File).ReadAt
+	found, err := openSegments(root, os.O_RDONLY, read)
 	defer func() {
 		for _, s := range found {
 			s.file.Close()
@@ -94,6 +114,9 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 		_, err = os.Stat(path)
 		return 0, err == nil, err
 	}
+	for _, s := range found {
+		err = errors.Join(err, s.unreadable)
+	}
 	if err != nil || len(found) == 0 {
 		return 0, false, err
 	}
@@ -102,17 +125,17 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 		return 0, false, nil
 	}
 	var c chain
-	if err := c.add(newest, -1); err != nil {
+	if err := errors.Join(c.add(newest, -1, read), newest.unreadable); err != nil {
 		return 0, false, err
 	}
-	h, _, err := readHeader(newest.file)
+	h, _, err := readHeader(newest.file, read)
 	return c.last, h != newest.segmentHeader, err
 }
 
 // openSegments opens all files of the journal and reads their headers. On an
 // error it gives those that are open.
-func openSegments(path string, flag int) (found []*segment, err error) {
-	names, err := os.ReadDir(path)
+func openSegments(root *os.Root, flag int, read reader) (found []*segment, err error) {
+	names, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +145,7 @@ func openSegments(path string, flag int) (found []*segment, err error) {
 		if !ok || err != nil {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(path, name.Name()), flag, 0)
+		f, err := root.OpenFile(name.Name(), flag, 0)
 		if err != nil {
 			return found, err
 		}
@@ -133,7 +156,10 @@ func openSegments(path string, flag int) (found []*segment, err error) {
 			return found, err
 		}
 		s.size = st.Size()
-		if s.segmentHeader, s.damaged, err = readHeader(f); err != nil {
+		s.segmentHeader, s.damaged, err = readHeader(f, read)
+		if unreadable(err) {
+			s.damaged, s.bad, s.unreadable = true, true, err
+		} else if err != nil {
 			return found, err
 		}
 	}
@@ -142,9 +168,9 @@ func openSegments(path string, flag int) (found []*segment, err error) {
 
 // readHeader gives no header, all zero, for a file that has none. One that was
 // there, and cannot be made out any more, is damage.
-func readHeader(f *os.File) (h segmentHeader, damaged bool, err error) {
+func readHeader(f *os.File, read reader) (h segmentHeader, damaged bool, err error) {
 	head := make([]byte, block)
-	n, err := f.ReadAt(head, 0)
+	n, err := read(f, head, 0)
 	if err != nil && err != io.EOF {
 		return h, false, fmt.Errorf("reading %s: %w", f.Name(), err)
 	}
@@ -160,8 +186,9 @@ type chain struct {
 	checkpoint     uint64
 }
 
-// follow finds the chain of segments, from the newest one back.
-func follow(found []*segment) (c chain, err error) {
+// follow finds the chain of segments, from the newest one back to where nothing is
+// needed any more.
+func follow(found []*segment, read reader) (c chain, err error) {
 	c.rest = slices.Clone(found)
 	slices.SortFunc(c.rest, func(a, b *segment) int { return cmp.Compare(b.number, a.number) })
 	salt, limit := uint64(0), int64(-1)
@@ -174,10 +201,13 @@ func follow(found []*segment) (c chain, err error) {
 			break
 		}
 		s := c.rest[i]
-		if err := c.add(s, limit); err != nil {
+		if err := c.add(s, limit, read); err != nil {
 			return c, err
 		}
 		c.rest = slices.Delete(c.rest, i, i+1)
+		if s.prevLast <= c.checkpoint {
+			break
+		}
 		salt, limit = s.prevSalt, int64(s.prevEnd)
 	}
 	slices.Reverse(c.rest) // the longest unused first
@@ -186,14 +216,19 @@ func follow(found []*segment) (c chain, err error) {
 
 // add reads a segment and puts it in front of the chain. limit is where its
 // frames end, -1 if that is not known.
-func (c *chain) add(s *segment, limit int64) error {
-	content, err := s.read(min(s.size, maxSegment))
+func (c *chain) add(s *segment, limit int64, read reader) error {
+	octets, known := min(s.size, maxSegment), limit >= 0
+	if known {
+		octets = min(octets, limit)
+	} else {
+		limit = octets
+	}
+	content, lost, err := s.read(octets, read)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", s.file.Name(), err)
 	}
-	known := limit >= 0
-	if !known {
-		limit = int64(len(content))
+	if lost != nil {
+		s.bad, s.unreadable = true, fmt.Errorf("reading %s: %w", s.file.Name(), lost)
 	}
 	s.last = s.first - 1
 	s.end, s.damaged, err = s.walk(content, limit, func(f frame) error {
@@ -210,7 +245,7 @@ func (c *chain) add(s *segment, limit int64) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.file.Name(), err)
 	}
-	s.damaged = s.damaged || known && s.end != limit
+	s.damaged = s.damaged || lost != nil || known && s.end != limit
 	c.last = max(c.last, s.last)
 	c.segments = append([]*segment{s}, c.segments...)
 	return nil
@@ -227,14 +262,15 @@ func (c *chain) damage() (found []error) {
 			found = append(found, fmt.Errorf("the journal has lost records %d to %d", c.checkpoint+1, s.prevLast))
 		}
 		if s.damaged && until > c.checkpoint {
-			found = append(found, fmt.Errorf("%s is damaged and has lost records", s.file.Name()))
+			found = append(found, errors.Join(fmt.Errorf("%s is damaged and has lost records", s.file.Name()), s.unreadable))
 		}
 	}
 	return found
 }
 
 // Replay calls fn for each record that no checkpoint covers, in order. record is
-// valid until fn returns. It may run beside Append, but not beside Checkpoint.
+// valid until fn returns. It may run beside Append, but not beside Checkpoint. Damage
+// that Open has not reported is an error.
 func (j *Journal) Replay(fn func(seq uint64, record []byte) error) error {
 	j.mu.Lock()
 	type part struct {
@@ -248,11 +284,11 @@ func (j *Journal) Replay(fn func(seq uint64, record []byte) error) error {
 	after := j.checkpoint
 	j.mu.Unlock()
 	for _, p := range parts {
-		content, err := p.read(p.end)
+		content, lost, err := p.read(p.end, j.options.Read)
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", p.file.Name(), err)
 		}
-		_, _, err = p.walk(content, p.end, func(f frame) error {
+		end, damaged, err := p.walk(content, p.end, func(f frame) error {
 			return f.records(func(seq uint64, kind byte, record []byte) error {
 				if kind != kindRecord || seq <= after {
 					return nil
@@ -263,6 +299,9 @@ func (j *Journal) Replay(fn func(seq uint64, record []byte) error) error {
 		if err != nil {
 			return err
 		}
+		if (damaged || lost != nil || end != p.end) && !p.damaged {
+			return errors.Join(fmt.Errorf("%s is damaged since it was opened", p.file.Name()), lost)
+		}
 	}
 	return nil
 }
@@ -272,11 +311,11 @@ func (j *Journal) Replay(fn func(seq uint64, record []byte) error) error {
 // disk what is there may do; an Append that needs more says so.
 func (j *Journal) provide() {
 	j.free = slices.DeleteFunc(j.free, func(s *segment) bool {
-		short := s.size < j.shortest() // the process that made it came to its end in that
-		if short {
+		unfit := s.bad || s.size < j.shortest() // the process that made it came to its end in that
+		if unfit {
 			j.remove(s)
 		}
-		return short
+		return unfit
 	})
 	for len(j.free) <= keptByMost {
 		s, err := j.create()
@@ -312,8 +351,7 @@ func (j *Journal) lengthen(s *segment, to int64) error {
 // create makes the file of a new segment, with octets on stable storage: it may
 // have to serve when the disk is full.
 func (j *Journal) create() (*segment, error) {
-	name := filepath.Join(j.dir.Name(), segmentPrefix+strconv.Itoa(j.slot))
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := j.root.OpenFile(segmentPrefix+strconv.Itoa(j.slot), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -335,6 +373,6 @@ func (j *Journal) create() (*segment, error) {
 // remove removes the file of a segment that is not in use. Should it come back
 // after a crash, no chain leads to it.
 func (j *Journal) remove(s *segment) {
-	_ = os.Remove(s.file.Name())
+	_ = j.root.Remove(filepath.Base(s.file.Name()))
 	_ = s.file.Close()
 }

@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // block is the unit of writing. A block that holds an acknowledged record is
@@ -161,17 +163,52 @@ type segment struct {
 	stuck bool   // nothing is added any more: it cannot be longer, or its end is not known for sure
 	bad   bool   // a write or sync of it failed
 
-	damaged bool // when it was opened, frames were missing
+	damaged    bool  // when it was opened, frames were missing
+	unreadable error // the same, of blocks
 }
 
-// read gives the first octets of the segment.
-func (s *segment) read(octets int64) ([]byte, error) {
-	b := make([]byte, octets)
-	n, err := s.file.ReadAt(b, 0)
+// reader is a call as (*os.File).ReadAt.
+type reader func(f *os.File, p []byte, off int64) (int, error)
+
+// mostUnreadable is how many blocks of a segment may be unreadable. Each may take a
+// disk half a minute, and one with more has other troubles.
+const mostUnreadable = 64
+
+// read gives the first octets of the segment. Blocks that the disk cannot read are
+// zeros; lost tells of them.
+func (s *segment) read(octets int64, read reader) (b []byte, lost error, err error) {
+	b = make([]byte, octets)
+	n, err := read(s.file, b, 0)
+	if unreadable(err) {
+		n, lost, err = s.readBlocks(b, read)
+	}
 	if err == io.EOF { // another process is making it longer, or did not come to that
 		err = nil
 	}
-	return b[:n], err
+	return b[:n], lost, err
+}
+
+// readBlocks reads each block by itself.
+func (s *segment) readBlocks(b []byte, read reader) (n int, lost, err error) {
+	bad := 0
+	for n < len(b) {
+		p := b[n:min(n+block, len(b))]
+		k, err := read(s.file, p, int64(n))
+		if unreadable(err) && bad < mostUnreadable {
+			bad++
+			clear(p)
+			k, lost, err = len(p), err, nil
+		}
+		if n += k; err != nil {
+			return n, lost, err
+		}
+	}
+	return n, lost, nil
+}
+
+// unreadable is whether err is about what the disk has there, or has not.
+func unreadable(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN)
 }
 
 // walk calls fn for each valid frame in the first limit octets, in order. It
