@@ -3,10 +3,14 @@ package storage
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // step is one change of the file system on the way of a message.
@@ -182,4 +186,36 @@ func (d *testDisk) count(op, path string) int {
 		}
 	}
 	return n
+}
+
+// TestRecoverySyncsEveryDisk: what a recovery finds whole may be in memory only, on
+// a disk that nothing else is about.
+func TestRecoverySyncsEveryDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount something")
+	}
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, threeBoxes...)
+	data := crashed(t, before.data)
+	domain := filepath.Dir(boxDir(data, alice))
+	if err := unix.Mount("none", domain, "tmpfs", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(domain, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if out, err := exec.Command("cp", "-a", filepath.Dir(boxDir(before.data, alice))+"/.", domain).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r := newServer(t, data)
+	synced := 0
+	r.hooks.beforeSyncFS = func() error { synced++; return nil }
+	if err := r.start(); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(r.log.String(), "completed=0") && synced != 2 {
+		t.Errorf("%d file systems were synced, the log says %s", synced, r.log)
+	}
 }

@@ -1,0 +1,126 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"restante/storage/internal/journal"
+)
+
+// TestRefusedStaysAway: the disk fails when the journal is to be synced. What was
+// refused for that, a message and a removal, is not done by the next start, though
+// nothing happened since but an end in order.
+func TestRefusedStaysAway(t *testing.T) {
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, alice)
+	v.checkpoint(context.Background())
+	broken := func(_ int, st step) error {
+		if st.op == "syncJournal" {
+			return unix.EIO
+		}
+		return nil
+	}
+	refused := map[string]func() error{
+		"a message": func() error {
+			_, err := v.Deliver(context.Background(), messageID(2), []string{alice}, strings.NewReader(otherMessage))
+			return err
+		},
+		"a removal": func() error {
+			m := openDrop(t, v.Store, alice)
+			defer m.Close()
+			_, err := m.Remove(context.Background(), []int{0})
+			return err
+		},
+	}
+	for name, call := range refused {
+		v.steps.before = broken
+		if err := call(); !errors.Is(err, unix.EIO) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		v.steps.before = nil
+		v.end(t)
+		if err := v.start(); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, name, v.data, alice, smallMessage)
+	}
+}
+
+// TestRefusedInFullJournal: mailboxes and the file system fail until the journal is
+// full. Its last segment has room for what was refused, and for removals, so no
+// start delivers it, and neither does the server when the fault is over.
+func TestRefusedInFullJournal(t *testing.T) {
+	v := newServer(t, filepath.Join(t.TempDir(), "data"))
+	v.Store.journalOptions = journal.Options{SegmentSize: 64 << 10, MaxSegments: 2, Patience: time.Hour}
+	if err := v.start(); err != nil {
+		t.Fatal(err)
+	}
+	text := func(n int) string { return fmt.Sprintf("message %d\n%s", n, strings.Repeat("more text\n", 2500)) }
+	deliver(t, v.Store, 1, text(1), alice)
+	deliver(t, v.Store, 2, otherMessage, alice)
+	broken := true
+	v.hooks.beforeSyncFS = func() error {
+		if broken {
+			return unix.EIO
+		}
+		return nil
+	}
+	v.steps.before = func(_ int, st step) error {
+		if broken && st.op == "rename" {
+			return unix.EIO
+		}
+		return nil
+	}
+	v.checkpoint(context.Background())
+	var err error
+	for n := 3; !errors.Is(err, journal.ErrFull); n++ {
+		if n > 100 {
+			t.Fatal("the journal grows without end")
+		}
+		if _, err = v.Deliver(context.Background(), messageID(n), []string{alice}, strings.NewReader(text(n))); err == nil {
+			t.Fatal("delivered")
+		}
+	}
+	m := openDrop(t, v.Store, alice)
+	if n, err := m.Remove(context.Background(), []int{1}); n != 1 || err != nil {
+		t.Errorf("removed %d from a mailbox while the journal is full: %v", n, err)
+	}
+	m.Close()
+	if log := v.log.String(); strings.Contains(log, "still in the journal") {
+		t.Errorf("the log says %s", log)
+	}
+	after := crashed(t, v.data)
+	loseMailboxes(t, after)
+	startServer(t, after)
+	holds(t, "after a crash", after, alice, text(1))
+	broken = false
+	v.checkpoint(context.Background())
+	holds(t, "after the fault", v.data, alice, text(1))
+	if v.checkpointer.journal.Needed() {
+		t.Error("the journal forgets nothing")
+	}
+}
+
+// TestRewriteSeesDamage: a checkpoint that is to write messages again does not forget
+// those that the journal cannot give any more.
+func TestRewriteSeesDamage(t *testing.T) {
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, alice)
+	deliver(t, v.Store, 2, otherMessage, alice)
+	segments, err := filepath.Glob(filepath.Join(v.data, journalDir, "segment-*"))
+	if err != nil || len(segments) == 0 {
+		t.Fatal(segments, err)
+	}
+	overwrite(t, segments[0], func(b []byte) { b[4096+100] ^= 1 })
+	if err := v.rewrite(math.MaxUint64); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("rewrite = %v", err)
+	}
+}
