@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +42,7 @@ func (s *Store) openJournal() (*checkpointer, error) {
 	if err := checkKernel(); err != nil {
 		return nil, err
 	}
+	s.warnOfFileSystems()
 	o := s.journalOptions
 	o.Write, o.Sync = s.disk.writeJournal, s.disk.syncJournal
 	o.Damaged = func(err error) {
@@ -61,29 +60,6 @@ func (s *Store) openJournal() (*checkpointer, error) {
 	s.journal.Store(j)
 	go c.run(ctx)
 	return c, nil
-}
-
-// checkKernel refuses kernels whose syncfs does not tell of failed writes.
-func checkKernel() error {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return err
-	}
-	release := unix.ByteSliceToString(name.Release[:])
-	if !kernelSuffices(release) {
-		return fmt.Errorf("this is Linux %s; 5.8 or later is needed, as older ones do not tell of every failed write", release)
-	}
-	return nil
-}
-
-func kernelSuffices(release string) bool {
-	numbers := strings.FieldsFunc(release, func(c rune) bool { return c < '0' || c > '9' })
-	if len(numbers) < 2 {
-		return true // not a number that we know how to read
-	}
-	major, _ := strconv.Atoi(numbers[0])
-	minor, _ := strconv.Atoi(numbers[1])
-	return major > 5 || major == 5 && minor >= 8
 }
 
 // run makes checkpoints until ctx ends.

@@ -188,16 +188,24 @@ func sameOctets(a, b io.Reader) (bool, error) {
 	for {
 		n, err := io.ReadFull(a, bufA)
 		k, errB := io.ReadFull(b, bufB)
+		if err := errors.Join(unended(err), unended(errB)); err != nil {
+			return false, err
+		}
 		if !bytes.Equal(bufA[:n], bufB[:k]) {
 			return false, nil
 		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if err != nil {
 			return true, nil
 		}
-		if err := errors.Join(err, errB); err != nil {
-			return false, err
-		}
 	}
+}
+
+// unended is an error of io.ReadFull that is not the end.
+func unended(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return nil
+	}
+	return err
 }
 
 // deliver gives a mailbox the message, in place of what was found there, if it was.

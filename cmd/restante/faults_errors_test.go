@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // shortDisk is a loopDisk whose end can be taken away and given back. Meanwhile
@@ -190,4 +192,74 @@ func TestFaultStartsTwice(t *testing.T) {
 	}
 	v.mustStart()
 	v.keeps(1000, victims...)
+}
+
+// TestFaultUnreadableMessage: one file of a mailbox, which is on a disk of its own,
+// cannot be read at the start after a crash. It is written anew from the journal.
+func TestFaultUnreadableMessage(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t, "")
+	v.accepts(300<<10, "alice", "bob")
+	v.kill()
+	disk := newShortDisk(t, 16<<20, "-E", "packed_meta_blocks=1,lazy_itable_init=0")
+	front := filepath.Join(disk.dir, "front")
+	writeFile(t, front, make([]byte, 4<<20))
+	err := errors.Join(tool("sync", "-f", disk.dir), tool("cp", "-a", v.maildir("alice")+"/.", disk.dir), tool("sync", "-f", disk.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	occupy(t, filepath.Join(disk.dir, "end"))
+	files, err := filepath.Glob(filepath.Join(disk.dir, "new", "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	first := firstBlock(t, files[0])
+	if first < firstBlock(t, front) {
+		t.Fatal("there is room only behind the message")
+	}
+	err = errors.Join(os.Remove(front), disk.unmount())
+	disk.dir = v.maildir("alice")
+	if err := errors.Join(err, disk.mount()); err != nil {
+		t.Fatal(err)
+	}
+	disk.cutAt(t, first)
+	v.mustStart()
+	v.logs("a message cannot be read", "alice", "input/output error")
+	v.keeps(1000, victims...)
+}
+
+// occupy has a file take all blocks that are free, without writing any.
+func occupy(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	end := int64(0)
+	for size := int64(16 << 20); size >= shortBlock; {
+		if err := unix.Fallocate(int(f.Fd()), 0, end, size); err != nil {
+			size /= 2
+		} else {
+			end += size
+		}
+	}
+}
+
+// firstBlock is where a file begins on its disk.
+func firstBlock(t *testing.T, name string) int {
+	t.Helper()
+	out, err := exec.Command("filefrag", "-v", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^ +0: +0\.\. *\d+: +(\d+)\.\.`).FindSubmatch(out)
+	if found == nil {
+		t.Fatalf("no block in %s", out)
+	}
+	block, err := strconv.Atoi(string(found[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return block
 }
