@@ -45,8 +45,11 @@
 // after it leaves the record, until the sync of step 5 has succeeded: LockServer,
 // which comes before any port is opened, then looks at each message of the journal
 // in each of its mailboxes, under any name that readers may have given it by
-// then, compares its octets, and delivers it again where they are not right. All
-// of that can be done twice, so a crash of the recovery is nothing special.
+// then, compares its octets, and delivers it again where they are not right. A
+// reader may be at work by then, and move what is not right before its place is
+// taken: so each file that was written is looked for again, and every other one of
+// that message, until nothing is left to write. All of that can be done twice, so a
+// crash of the recovery is nothing special.
 //
 // Removal by POP3 is a record too, and after it the files are unlinked without
 // sync: recovery does that again, and does not deliver what was removed. A process
@@ -58,8 +61,10 @@
 // When step 3 fails, the message is unlinked where it is, a record says that it is
 // removed, and Deliver returns an error. When step 5 fails, the octets in memory are no
 // proof of what is on the disk, and a second sync would find nothing to do. So
-// the files are made anew from the journal, and synced then. Until that works the
-// journal keeps its records, and refuses new ones when it is full.
+// the files are made anew from the journal, and synced then. A message that is in no
+// file of its mailbox any more is left alone: it was delivered and somebody has
+// removed it, or it was refused. Until that works the journal keeps its records, and
+// refuses new ones when it is full, last of all those of removals.
 //
 // What a program that does not know the journal has removed since the last
 // checkpoint comes back after a crash.
