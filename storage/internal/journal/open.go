@@ -137,7 +137,7 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 func openSegments(root *os.Root, flag int, read reader) (found []*segment, err error) {
 	names, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", root.Name(), err)
 	}
 	for _, name := range names {
 		number, ok := strings.CutPrefix(name.Name(), segmentPrefix)
@@ -147,7 +147,7 @@ func openSegments(root *os.Root, flag int, read reader) (found []*segment, err e
 		}
 		f, err := root.OpenFile(name.Name(), flag, 0)
 		if err != nil {
-			return found, err
+			return found, fmt.Errorf("%s: %w", root.Name(), err)
 		}
 		s := &segment{slot: int(slot), file: f, stuck: true}
 		found = append(found, s)
@@ -353,7 +353,7 @@ func (j *Journal) lengthen(s *segment, to int64) error {
 func (j *Journal) create() (*segment, error) {
 	f, err := j.root.OpenFile(segmentPrefix+strconv.Itoa(j.slot), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", j.root.Name(), err)
 	}
 	s := &segment{slot: j.slot, file: f}
 	j.slot++
