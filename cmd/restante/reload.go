@@ -29,10 +29,12 @@ func (s *server) reload(load func() (*config.Config, error)) {
 	s.level.Set(c.Log.Level)
 	s.smtp.Reconfigure(s.smtpConfig(c))
 	s.pop3.Reconfigure(s.pop3Config(c))
-	s.limiters["smtp"].Reconfigure(limits(c, c.SMTP.MaxConnections))
-	s.limiters["pop3"].Reconfigure(limits(c, c.POP3.MaxConnections))
+	smtpShare, pop3Share, _ := connectionShares(c)
+	s.limiters["smtp"].Reconfigure(limits(c, smtpShare))
+	s.limiters["pop3"].Reconfigure(limits(c, pop3Share))
 	s.warnOfCertificates()
 	s.warnOfTrace(c)
+	s.warnOfFiles(c)
 	s.log.Info("reloaded the settings and certificates")
 }
 

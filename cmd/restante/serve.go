@@ -164,8 +164,9 @@ func (s *server) readCertificates() (err error) {
 // bind opens every port of the settings, with the limits on connections.
 func (s *server) bind() error {
 	// Senders cannot take the places of those who fetch mail.
-	smtp := listen.NewLimiter(limits(s.config, s.config.SMTP.MaxConnections), s.log)
-	pop3 := listen.NewLimiter(limits(s.config, s.config.POP3.MaxConnections), s.log)
+	smtpShare, pop3Share, _ := connectionShares(s.config)
+	smtp := listen.NewLimiter(limits(s.config, smtpShare), s.log)
+	pop3 := listen.NewLimiter(limits(s.config, pop3Share), s.log)
 	authority := listen.NewLimiter(listen.Limits{Total: maxACMEConnections}, s.log)
 	watchers := listen.NewLimiter(listen.Limits{Total: maxMetricsConnections}, s.log)
 	s.limiters = map[string]*listen.Limiter{"smtp": smtp, "pop3": pop3}
@@ -228,6 +229,7 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 	serving.Go(func() error { s.renewCertificate(failed); return nil })
 	s.warnOfCertificates()
 	s.warnOfTrace(s.config)
+	s.warnOfFiles(s.config)
 	s.notify(daemon.SdNotifyReady)
 	for failed.Err() == nil {
 		select {

@@ -10,12 +10,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// refusalTime is how long a refused client has to take the refusal.
 	refusalTime = 2 * time.Second
-	// maxRefusals is how many refusals are written at once; more are just closed.
+	// maxRefusals is how many refused clients are waited for at once; the connections
+	// of more are closed as soon as the refusal is on its way.
 	maxRefusals = 64
 	// maxDrained octets of a refused client are read before the close: octets
 	// that nobody read would make the close reset the connection, and the
@@ -45,7 +48,7 @@ type Limiter struct {
 	log      *slog.Logger
 	now      func() time.Time
 	patience time.Duration // with a refused client
-	refusal  chan struct{} // a token for each refusal being written
+	refusal  chan struct{} // a token for each refused client that is waited for
 
 	mu     sync.Mutex
 	total  int
@@ -205,32 +208,40 @@ func (x *Limiter) note(remote net.Addr, reason string) {
 	}
 }
 
-// refuse closes the connection, after the refusal if there is one and few
-// enough others are being written.
+// refuse closes the connection, after the refusal if there is one. It does not wait.
 func (x *Limiter) refuse(c *net.TCPConn, text string) {
-	if text == "" {
-		_ = c.Close() // nothing was owed to the client
+	if text == "" || !tell(c, text) {
+		_ = c.Close() // there is nothing to lose
 		return
 	}
 	select {
 	case x.refusal <- struct{}{}:
 	default:
-		_ = c.Close()
+		_ = c.Close() // a client that has not spoken gets the refusal all the same
 		return
 	}
 	go func() {
 		defer func() { <-x.refusal }()
 		defer c.Close()
-		if c.SetDeadline(time.Now().Add(x.patience)) != nil {
-			return
-		}
-		if _, err := io.WriteString(c, text); err != nil {
-			return
-		}
-		if c.CloseWrite() == nil {
+		if c.SetDeadline(time.Now().Add(x.patience)) == nil && c.CloseWrite() == nil {
 			_, _ = io.CopyN(io.Discard, c, maxDrained) // until the client closes too
 		}
 	}()
+}
+
+// tell sends a short text if that can be done at once, as it can on a connection on
+// which nothing was sent yet.
+func tell(c *net.TCPConn, text string) (sent bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Write(func(fd uintptr) bool {
+		n, err := unix.SendmsgN(int(fd), []byte(text), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		sent = err == nil && n == len(text)
+		return true
+	})
+	return err == nil && sent
 }
 
 // conn is a connection that counts until it is closed.

@@ -163,7 +163,8 @@ func TestPerAddress(t *testing.T) {
 	}
 }
 
-// With every refusal in use, one more client is closed without it.
+// With as many refused clients waited for as may be, one more gets its refusal, and is
+// not waited for.
 func TestRefusalsAreBounded(t *testing.T) {
 	x := NewLimiter(Limits{Total: 1}, nil)
 	l := x.Wrap(open(t), refusal)
@@ -173,7 +174,16 @@ func TestRefusalsAreBounded(t *testing.T) {
 	for range maxRefusals {
 		x.refusal <- struct{}{}
 	}
-	wantRefused(t, dial(t, l), "")
+	c := dial(t, l)
+	wantRefused(t, c, refusal)
+	for end := time.Now().Add(10 * time.Second); ; { // closed, and not only for writing
+		if _, err := io.WriteString(c, "NOOP\r\n"); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the connection was not closed")
+		}
+	}
 	<-x.refusal
 	wantRefused(t, dial(t, l), refusal)
 }
