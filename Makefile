@@ -62,11 +62,11 @@ crash:
 soak:
 	SOAK=$(SOAK) $(GO) test ./cmd/restante -run TestSoak -count=1 -v -timeout=0
 
-# Lets testssl.sh, nmap, swaks and doona loose on a server of its own, on loopback.
+# Lets floods, testssl.sh, nmap, swaks and doona loose on servers of its own, on loopback.
 # AUDIT=optional does without those that are not installed, AUDIT=quick leaves out
 # what takes minutes.
 audit:
-	TEST_AUDIT=$(AUDIT) $(GO) test ./cmd/restante -run TestAudit -count=1 -v -timeout=0 -parallel=16
+	TEST_AUDIT=$(AUDIT) $(GO) test ./cmd/restante -run 'TestAudit|TestFlood' -count=1 -v -timeout=0 -parallel=16
 
 clean:
 	rm -rf bin
