@@ -199,6 +199,7 @@ func (s *testServer) recovers(t *testing.T) {
 // that do not end, handshakes that stop, clients that are only there, and mail that is
 // asked for and not read.
 func TestFloodCombined(t *testing.T) {
+	ownMemory(t)
 	mayOpen(t, 8000)
 	s := newServer(t, costlyLogins())
 	s.besieged(t, attackMemory)
@@ -207,16 +208,23 @@ func TestFloodCombined(t *testing.T) {
 // TestFloodInControlGroup is the same in a control group with less memory than that,
 // as MemoryMax= of a systemd unit gives: the server collects its garbage sooner.
 func TestFloodInControlGroup(t *testing.T) {
+	ownMemory(t)
 	mayOpen(t, 8000)
-	if raceCost > 1 {
-		t.Skip("with the race detector the memory is not that of the program")
-	}
 	group := memoryGroup(t, groupMemory)
 	o := costlyLogins()
 	o.under = []string{"sh", "-c", `echo $$ >"$0"/cgroup.procs && exec "$@"`, group}
 	s := newServer(t, o)
 	s.log.one(t, "memory limit of the control group", map[string]any{"octets": fmt.Sprint(float64(groupMemory / 10 * 9))})
 	s.besieged(t, groupMemory)
+}
+
+// ownMemory skips a test of nothing but memory under the race detector, which takes
+// several times of it.
+func ownMemory(t *testing.T) {
+	t.Helper()
+	if raceCost > 1 {
+		t.Skip("with the race detector the memory is not that of the program")
+	}
 }
 
 func costlyLogins() serverOptions {
