@@ -40,8 +40,8 @@ func auditor(t *testing.T, name string, version ...string) {
 	if len(version) > 0 {
 		out, _ := exec.Command(name, version...).CombinedOutput() // for people to read
 		for line := range strings.Lines(string(out)) {
-			if strings.ContainsAny(line, "0123456789") {
-				t.Logf("%s: %s", name, strings.TrimSpace(line))
+			if strings.Contains(strings.ToLower(line), name) && strings.ContainsAny(line, "0123456789") {
+				t.Log(strings.TrimSpace(line))
 				break
 			}
 		}
