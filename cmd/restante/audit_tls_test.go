@@ -29,11 +29,11 @@ func TestAuditTLS(t *testing.T) {
 				t.Parallel()
 				address := map[string]string{"smtp": s.smtp, "pop3": s.pop3, "pop3s": s.pop3s}[port]
 				for _, f := range testTLS(t, s.cert, portOf(t, address), flags...) {
-					switch f.Severity {
-					case "OK", "INFO", "DEBUG":
-					case "LOW", "WARN": // a warning is about the machine it runs on
+					switch {
+					case f.Severity == "OK", f.Severity == "INFO", f.Severity == "DEBUG":
+					case f.Severity == "LOW", f.ID == "engine_problem": // of its own openssl, with ciphers that nobody uses
 						t.Logf("%s %s: %s", f.Severity, f.ID, f.Finding)
-					default:
+					default: // a warning too: something could not be examined
 						t.Errorf("%s %s: %s", f.Severity, f.ID, f.Finding)
 					}
 				}
