@@ -25,22 +25,22 @@ const (
 	groupMemory    = 400 << 20 // the same, where no more can be had
 )
 
-// flood is connections that are held open.
-type flood struct {
+// crowd is connections that are held open.
+type crowd struct {
 	t    *testing.T
 	mu   sync.Mutex
 	open []net.Conn
 }
 
-func newFlood(t *testing.T) *flood {
-	f := &flood{t: t}
+func newCrowd(t *testing.T) *crowd {
+	f := &crowd{t: t}
 	t.Cleanup(f.end)
 	return f
 }
 
 // add opens n connections, some at the same time, and has each do something first.
 // It returns how long the slowest took.
-func (f *flood) add(n int, address string, do func(i int, c net.Conn) error) time.Duration {
+func (f *crowd) add(n int, address string, do func(i int, c net.Conn) error) time.Duration {
 	f.t.Helper()
 	const together = 64
 	var next, slowest atomic.Int64
@@ -65,7 +65,7 @@ func (f *flood) add(n int, address string, do func(i int, c net.Conn) error) tim
 	return time.Duration(slowest.Load())
 }
 
-func (f *flood) one(i int, address string, do func(int, net.Conn) error) error {
+func (f *crowd) one(i int, address string, do func(int, net.Conn) error) error {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (f *flood) one(i int, address string, do func(int, net.Conn) error) error {
 	return do(i, c)
 }
 
-func (f *flood) end() {
+func (f *crowd) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range f.open {
@@ -127,7 +127,7 @@ func TestFloodHalfOpen(t *testing.T) {
 			reader := s.talk(t, "pop3s").logIn("alice")
 			sender := s.talk(t, "smtp").envelope("bob@" + testDomain)
 			var greeted, told atomic.Int64
-			f := newFlood(t)
+			f := newCrowd(t)
 			slowest := f.add(each, s.smtp, func(_ int, c net.Conn) error {
 				line, err := bufio.NewReader(c).ReadString('\n')
 				switch {
@@ -269,7 +269,7 @@ func (s *testServer) besieged(t *testing.T, memory int) {
 	restante(t, s.config, "", "alias", "add", "@"+testDomain, everybody[0])
 	s.deliver(t, []byte("Subject: large\r\n\r\n"+strings.Repeat(strings.Repeat("x", 1022)+"\r\n", large>>10)), everybody...)
 
-	f, c := newFlood(t), s.clientTLS()
+	f, c := newCrowd(t), s.clientTLS()
 	began := time.Now()
 	f.add(890, s.smtp, inMessage)
 	f.add(100, s.smtp, func(_ int, c net.Conn) error {

@@ -95,7 +95,7 @@ func TestFloodFewFiles(t *testing.T) {
 		map[string]any{"smtp": 1000 * room / wanted, "pop3": 6000 * room / wanted})
 	reader, sender := s.talk(t, "pop3s").logIn("alice"), s.talk(t, "smtp").envelope("bob@"+testDomain)
 	var told, refused atomic.Int64
-	f := newFlood(t)
+	f := newCrowd(t)
 	f.add(5000, s.smtp, func(_ int, c net.Conn) error {
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if strings.HasPrefix(line, "421 4.3.2 ") {
