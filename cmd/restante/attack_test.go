@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,4 +97,32 @@ func kernelName(t *testing.T, a net.Addr) string {
 	}
 	ip := tcp.IP.To4()
 	return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], tcp.Port)
+}
+
+// treeNames are the mailboxes of the only domain that there is on the disk.
+func treeNames(t *testing.T, dir string) (mailboxes []string) {
+	t.Helper()
+	mail := filepath.Join(dir, "data", "mail")
+	for _, place := range []struct {
+		dir  string
+		want []string
+	}{{mail, []string{".tmp", testDomain}}, {filepath.Join(mail, ".tmp"), nil}} {
+		if got := names(t, place.dir); !slices.Equal(got, place.want) {
+			t.Errorf("%q in %s, not %q", got, place.dir, place.want)
+		}
+	}
+	return names(t, filepath.Join(mail, testDomain))
+}
+
+// names are those in a directory, sorted.
+func names(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
 }
