@@ -182,9 +182,14 @@ func isHello(s string) bool {
 	return ok && rest == "" && isASCII(s)
 }
 
-// isText reports whether s is UTF-8 without control characters.
+// isText reports whether s is UTF-8 without control characters, and without those
+// that end a line or turn its direction: in a header field some readers obey them.
 func isText(s string) bool {
-	return utf8.ValidString(s) && strings.IndexFunc(s, unicode.IsControl) < 0
+	return utf8.ValidString(s) && strings.IndexFunc(s, isObeyed) < 0
+}
+
+func isObeyed(r rune) bool {
+	return unicode.IsControl(r) || r > unicode.MaxLatin1 && unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
 func isASCII(s string) bool {
