@@ -153,7 +153,7 @@ func clampSize(params string) string {
 }
 
 // chunk refuses BDAT, which is not offered. The chunk follows in any case and
-// must not be read as commands.
+// must not be read as commands; it has the time of a command.
 func (w *wire) chunk(arg string) string {
 	size, _, _ := strings.Cut(arg, " ")
 	n, err := strconv.ParseUint(size, 10, 63)
@@ -163,7 +163,6 @@ func (w *wire) chunk(arg string) string {
 	if n > uint64(w.config.MaxMessageSize)*swallowFactor {
 		return w.refuse(replyTooMuch)
 	}
-	w.until = time.Now().Add(w.config.MessageTimeout)
 	if err := w.in.discard(int64(n)); err != nil {
 		w.end(err)
 		return ""
