@@ -25,6 +25,7 @@ import (
 func FuzzSMTPSession(f *testing.F) {
 	for i, seed := range fuzzSeeds() {
 		f.Add([]byte(seed), byte(i*7), []byte(nil), false)
+		f.Add([]byte(seed), byte(0), []byte(nil), false)
 		f.Add([]byte(seed), byte(255), []byte(seed), true)
 	}
 	s := newFuzzServer(f)
@@ -34,6 +35,9 @@ func FuzzSMTPSession(f *testing.F) {
 		clear(s.delivered)
 		answers := s.play(t, input, int(size)+1, injected, secure)
 		s.checkPromises(t, answers)
+		if ends := strings.Count("\r\n"+string(input), "\r\n.\r\n"); len(s.delivered) > ends {
+			t.Errorf("%d messages, and %d ends of one", len(s.delivered), ends)
+		}
 		s.checkMailboxes(t)
 		if tree := s.files(t); !slices.Equal(tree, s.tree) {
 			t.Errorf("on the disk is %q, not %q", tree, s.tree)

@@ -83,7 +83,7 @@ func (m *smuggling) try(t *testing.T, before, variant string, cut int) {
 	from := 0
 	if cut != whole {
 		from = len(before) + cut
-		d.segments(text[:from])
+		d.segments(m.server, text[:from])
 	}
 	d.write(text[from:] + "RSET\r\n")
 	message, rest := firstMessage(t, text)
@@ -132,7 +132,7 @@ func places() []string { return []string{"Subject: variant\r\n\r\nx", ""} }
 func TestSmugglingAll(t *testing.T) {
 	t.Parallel()
 	m := newSmuggling(t, newServer(t, tolerant()), false)
-	for n := 1; n <= 6; n++ {
+	for n := 1; n <= 5; n++ {
 		for _, variant := range sequences(n) {
 			for _, before := range places() {
 				m.try(t, before, variant, whole)
@@ -149,7 +149,11 @@ func TestSmugglingSegments(t *testing.T) {
 	m := newSmuggling(t, newServer(t, tolerant()), false)
 	variants := classicEnds()
 	for n := 1; n <= 3; n++ {
-		variants = append(variants, sequences(n)...)
+		for _, variant := range sequences(n) {
+			if strings.Contains(variant, ".") {
+				variants = append(variants, variant)
+			}
+		}
 	}
 	for _, variant := range append(variants, "\r\n.\r\n") {
 		for _, before := range places() {

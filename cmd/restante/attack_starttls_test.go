@@ -104,7 +104,7 @@ func TestInjectBetween(t *testing.T) {
 		for _, cut := range []int{0, len(injected) / 2} {
 			d := s.talk(t, "smtp")
 			d.want("EHLO clear.example", "250")
-			d.segments("STARTTLS\r\n" + injected[:cut])
+			d.segments(s, "STARTTLS\r\n"+injected[:cut])
 			_, _ = io.WriteString(d.conn, injected[cut:]) // the server may have hung up before its end
 			d.want("", "220 ")
 			d.silent()

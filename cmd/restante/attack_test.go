@@ -1,9 +1,7 @@
 package main
 
 import (
-	"crypto/tls"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,48 +53,32 @@ func codes(lines []string) string {
 	return strings.Join(all, " ")
 }
 
-// segments sends each piece when the server has read the one before.
-func (d *caller) segments(pieces ...string) {
+// segments sends each piece when the server has read the one before. Nobody else may
+// speak to the server meanwhile.
+func (d *caller) segments(s *testServer, pieces ...string) {
 	d.t.Helper()
 	for _, piece := range pieces {
+		before := s.octetsRead(d.t)
 		d.write(piece)
-		conn := d.conn
-		if secure, ok := conn.(*tls.Conn); ok {
-			conn = secure.NetConn()
+		for end := time.Now().Add(deadline); s.octetsRead(d.t) < before+len(piece); time.Sleep(50 * time.Microsecond) {
+			if time.Now().After(end) {
+				d.t.Fatal("the server does not read")
+			}
 		}
-		eventually(d.t, "the server reads", func() bool { return unread(d.t, conn) == 0 })
 	}
 }
 
-// unread is how many octets of what came over IPv4 the other end of a connection
-// has not read yet.
-func unread(t *testing.T, conn net.Conn) (octets int) {
+// octetsRead is how many octets the server has read so far, from whatever.
+func (s *testServer) octetsRead(t *testing.T) (octets int) {
 	t.Helper()
-	table, err := os.ReadFile("/proc/net/tcp")
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", s.cmd.Process.Pid))
 	if err != nil {
 		t.Skip(err)
 	}
-	ends := kernelName(t, conn.RemoteAddr()) + " " + kernelName(t, conn.LocalAddr()) // as the other has them
-	_, line, found := strings.Cut(string(table), ends)
-	if !found {
-		return 0 // it is closed
-	}
-	var state, sending int
-	if _, err := fmt.Sscanf(line, "%x %x:%x", &state, &sending, &octets); err != nil {
-		t.Fatalf("%.60q: %v", line, err)
+	if _, err := fmt.Sscanf(string(text), "rchar: %d", &octets); err != nil {
+		t.Fatalf("%q: %v", text, err)
 	}
 	return octets
-}
-
-// kernelName is an address as /proc/net/tcp has it.
-func kernelName(t *testing.T, a net.Addr) string {
-	t.Helper()
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || tcp.IP.To4() == nil {
-		t.Fatalf("%v is no IPv4 address", a)
-	}
-	ip := tcp.IP.To4()
-	return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], tcp.Port)
 }
 
 // treeNames are the mailboxes of the only domain that there is on the disk.
