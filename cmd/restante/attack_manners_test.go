@@ -20,7 +20,7 @@ func TestMannersEarly(t *testing.T) {
 	t.Parallel()
 	for _, pause := range []string{"0s", "1s"} {
 		s := newServer(t, tolerant("RESTANTE_SMTP_GREETING_PAUSE="+pause))
-		for _, early := range []string{blindMail, "E", "\r\n", "\x00", "GET / HTTP/1.0\r\n\r\n", string(clientHello(t))} {
+		for _, early := range []string{blindMail, "E", "\r\n", "\x00", "GET / HTTP/1.0\r\n\r\n", clientHello(t)} {
 			// A process that is stopped accepts nothing, but its system does.
 			s.signal(syscall.SIGSTOP)
 			eventually(t, "the server is stopped", s.isStopped)
@@ -117,7 +117,7 @@ func TestMannersBrowser(t *testing.T) {
 		}
 	}
 	d := s.talk(t, "smtp")
-	d.write(string(clientHello(t)) + "\r\n")
+	d.write(clientHello(t) + "\r\n")
 	if answer, err := d.lines.ReadString('\n'); err != nil || !strings.HasPrefix(answer, "500 ") {
 		t.Errorf("a handshake without STARTTLS is answered %q, %v", answer, err)
 	}

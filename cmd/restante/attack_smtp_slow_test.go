@@ -42,22 +42,6 @@ func (c *slowClient) tick(t *testing.T, began time.Time) {
 
 const timeout = "421 4.4.2 "
 
-// clientHello is what a client of TLS sends first.
-func clientHello(t *testing.T) []byte {
-	t.Helper()
-	near, far := net.Pipe()
-	go func() {
-		_ = tls.Client(near, &tls.Config{InsecureSkipVerify: true}).Handshake() // it is cut off
-	}()
-	defer near.Close()
-	hello := make([]byte, 2000)
-	n, err := far.Read(hello)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return hello[:n]
-}
-
 func slowClients(t *testing.T, s *testServer) []*slowClient {
 	envelope := func(d *caller) { d.envelope("alice@" + testDomain) }
 	hello := func(d *caller) { d.want("EHLO client.example", "250 ") }
@@ -67,7 +51,7 @@ func slowClients(t *testing.T, s *testServer) []*slowClient {
 		return func(d *caller) { begin(d); d.write(more) }
 	}
 	nothing := func(*caller) {}
-	record := string(clientHello(t))
+	record := clientHello(t)
 	return []*slowClient{
 		{name: "nothing", begin: nothing, last: timeout},
 		{name: "first command", begin: nothing, drip: "N", last: timeout},
