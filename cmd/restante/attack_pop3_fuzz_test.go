@@ -26,6 +26,7 @@ type fuzzedTalk struct {
 	loggedIn bool
 	exchange bool // the next line is a response of AUTH
 	over     bool
+	last     string // the first line of the last reply
 	deleted  []bool
 	removed  []bool // by a QUIT that was answered
 }
@@ -85,6 +86,7 @@ func (k *fuzzedTalk) reply(line string) {
 	if !fuzzedReply.MatchString(first) || len(first) > 510 {
 		k.t.Fatalf("%.80q: malformed reply %q", line, first)
 	}
+	k.last = first
 	inExchange := k.exchange
 	k.exchange = strings.HasPrefix(first, "+ ") || first == "+"
 	if strings.HasPrefix(first, "+OK maildrop has") {
@@ -220,7 +222,7 @@ func FuzzPOP3Session(f *testing.F) {
 				k.reply(strings.TrimSpace(line))
 			}
 			if !k.loggedIn {
-				t.Fatal("the user cannot log in")
+				t.Fatalf("the user cannot log in: %q; errors in the log: %q", k.last, s.faults.take())
 			}
 		}
 		k.play(how, script)
