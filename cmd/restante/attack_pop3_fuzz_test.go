@@ -37,6 +37,7 @@ func (s *fuzzedServer) talk(t *testing.T) *fuzzedTalk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { conn.Close() }) // a failure must not hold the mailbox
 	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func (k *fuzzedTalk) reply(line string) {
 	k.last = first
 	inExchange := k.exchange
 	k.exchange = strings.HasPrefix(first, "+ ") || first == "+"
-	if strings.HasPrefix(first, "+OK maildrop has") {
+	if strings.HasPrefix(first, "+OK maildrop has") && !k.loggedIn { // RSET says so, too
 		k.loggedIn = true
 		return
 	}
