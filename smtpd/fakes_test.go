@@ -180,7 +180,7 @@ type rig struct {
 }
 
 func testConfig() Config {
-	return Config{Hostname: "mx.example.org", LocalDomain: func(context.Context) string { return "example.org" }}
+	return Config{Hostname: "mx.example.org", RejectOwnName: true, LocalDomain: func(context.Context) string { return "example.org" }}
 }
 
 func newRig(t testing.TB, c Config) *rig {

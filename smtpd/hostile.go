@@ -1,6 +1,8 @@
 package smtpd
 
 import (
+	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"time"
@@ -61,9 +63,10 @@ func (w *wire) hangUp(r reply) string {
 	return ""
 }
 
-// forged tells whether a client from elsewhere calls itself by our name or address.
+// forged tells whether a client from elsewhere calls itself by our name or address. One
+// of a private network may be this very machine: containers and routers change addresses.
 func (w *wire) forged(name string) bool {
-	if !w.remote.IsValid() || w.remote.IsLoopback() {
+	if !w.config.RejectOwnName || !w.remote.IsValid() || isNear(w.remote) {
 		return false
 	}
 	local := addrOf(w.raw.LocalAddr())
@@ -71,13 +74,34 @@ func (w *wire) forged(name string) bool {
 		return false
 	}
 	if ip, ok := parseLiteral(name); ok {
-		return ip == local
+		return ip == local && !isOurs(w.remote)
 	}
-	return w.config.Hostname != "localhost" && strings.EqualFold(strings.TrimSuffix(name, "."), w.config.Hostname)
+	ours := w.config.Hostname != "localhost" && strings.EqualFold(strings.TrimSuffix(name, "."), w.config.Hostname)
+	return ours && !isOurs(w.remote)
+}
+
+// shared is what providers have behind their routers (RFC 6598), and private networks
+// of machines far apart.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// isNear tells whether an address cannot be of the world.
+func isNear(a netip.Addr) bool {
+	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || shared.Contains(a)
+}
+
+// isOurs tells whether this machine has the address. Nothing is sent. To list the
+// addresses takes a kind of socket that the server may be denied.
+func isOurs(a netip.Addr) bool {
+	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return false
+	}
+	return probe.Close() == nil
 }
 
 // tire holds the next replies back, the longer the more errors there were, so that
-// to try names or commands takes its time. The connection may end meanwhile.
+// to try names or commands takes its time. The connection may end meanwhile, and the
+// pause ends when the server stops.
 func (w *wire) tire(failures int) {
 	pause := w.config.Pause * time.Duration(min(failures-freeErrors, maxPauses))
 	if pause <= 0 || w.flush() != nil {
@@ -85,7 +109,7 @@ func (w *wire) tire(failures int) {
 	}
 	select {
 	case <-time.After(pause):
-	case <-w.server.ctx.Done():
+	case <-w.server.leaving:
 	}
 }
 

@@ -1,7 +1,9 @@
 package smtpd
 
 import (
+	"context"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -56,12 +58,39 @@ func TestForgedHello(t *testing.T) {
 		{"192.0.2.7", "mx.example.org", true}, {"192.0.2.7", "MX.Example.ORG", true}, {"192.0.2.7", "mx.example.org.", true},
 		{"192.0.2.7", "[203.0.113.1]", true}, {"192.0.2.7", "[192.0.2.7]", false}, {"192.0.2.7", "client.example", false},
 		{"192.0.2.7", "example.org", false}, {"192.0.2.7", "localhost", false},
+		{"10.0.2.100", "mx.example.org", false}, {"192.168.1.7", "mx.example.org", false}, {"172.17.0.1", "[203.0.113.1]", false},
+		{"fd00::7", "mx.example.org", false}, {"fe80::7", "mx.example.org", false}, {"169.254.7.7", "mx.example.org", false},
+		{"100.64.0.7", "mx.example.org", false}, {"2001:db8::7", "mx.example.org", true},
 		{"127.0.0.1", "mx.example.org", false}, {"::1", "mx.example.org", false}, {"203.0.113.1", "mx.example.org", false},
 	} {
 		w := newWire(far{remote: tcp(test.remote), local: tcp("203.0.113.1")}, s)
 		w.remote = addrOf(w.raw.RemoteAddr())
 		if got := w.forged(test.name); got != test.forged {
 			t.Errorf("%s from %s: %v", test.name, test.remote, got)
+		}
+		w.config.RejectOwnName = false
+		if w.forged(test.name) {
+			t.Errorf("%s from %s is refused where it is to be taken", test.name, test.remote)
+		}
+		w.config.RejectOwnName = true
+	}
+}
+
+// TestOwnAddresses: what this machine has is found without the right to list it.
+func TestOwnAddresses(t *testing.T) {
+	for addr, want := range map[string]bool{"127.0.0.1": true, "192.0.2.7": false, "2001:db8::7": false} {
+		if got := isOurs(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, a := range all {
+		ip, ok := netip.AddrFromSlice(a.(*net.IPNet).IP)
+		if ip = ip.Unmap(); ok && !ip.IsLinkLocalUnicast() && !isOurs(ip) {
+			t.Errorf("%s is an address of this machine", ip)
 		}
 	}
 }
@@ -97,6 +126,23 @@ func TestTire(t *testing.T) {
 		}
 	}
 	c.do("RCPT TO:<ann@example.org>", "250")
+}
+
+// TestTireEndsAtShutdown: nobody waits for a pause to end when the server stops.
+func TestTireEndsAtShutdown(t *testing.T) {
+	config := testConfig()
+	config.Pause = time.Hour
+	r := newRig(t, config)
+	c := r.dial(t)
+	c.do("", "220", "X", "500", "X", "500", "X", "500")
+	c.send("NOOP\r\nX\r\n")
+	c.expect("250 *") // sent when the pause begins
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := r.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	c.expect("500 *", "421 4.3.2 *", "")
 }
 
 // TestMinRate: a message that drips in is given up, one that only began slowly is not.

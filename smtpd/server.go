@@ -39,7 +39,13 @@ type Config struct {
 
 	MaxCommands int // between two accepted messages, beside four for each possible recipient; default 1000
 	MaxErrors   int // 5xx replies on a connection, except to RCPT, then 421; default 20
-	MaxRefused  int // 5xx replies to RCPT on a connection, then 421; default 50
+	// MaxRefused is how many 5xx replies to RCPT there may be on a connection, then it is
+	// 421; default 50. From four times as many in some minutes on, an address is turned
+	// away before it has said anything.
+	MaxRefused int
+	// Exempt tells which clients have nothing held against them on their next connection,
+	// since others stand behind them; nil: none. This machine has not.
+	Exempt func(client netip.Addr) bool
 	// Pause is how much later each 5xx reply from the fourth on comes, up to ten times
 	// this; 0: it comes at once.
 	Pause time.Duration
@@ -48,7 +54,10 @@ type Config struct {
 	// wait for it. 0: only who has spoken already is found.
 	GreetingPause time.Duration
 	// RejectHurried turns away who has sent more before the answer to EHLO or HELO.
-	RejectHurried    bool
+	RejectHurried bool
+	// RejectOwnName refuses EHLO and HELO with our name to who is not of this machine or
+	// of a private network.
+	RejectOwnName    bool
 	GreetingTimeout  time.Duration // for the first command line to come; default 5 min
 	CommandTimeout   time.Duration // for a whole command line to come, or replies to go; default 5 min
 	HoldTimeout      time.Duration // for room in mailboxes to be kept before DATA, then 421; default 2 min
@@ -148,6 +157,7 @@ type Server struct {
 	log       *slog.Logger
 	library   *smtp.Server
 	config    atomic.Pointer[Config]
+	refusals  *refusals
 	buffers   sync.Pool // *[]byte, for input
 	sources   sync.Pool // *bufio.Reader, for the header section of a message
 
@@ -158,6 +168,7 @@ type Server struct {
 	closed    bool
 	listeners map[net.Listener]struct{}
 	wires     map[*wire]struct{}
+	leaving   chan struct{} // closed with closed
 	idle      chan struct{} // closed when closed and the last wire is gone
 }
 
@@ -166,7 +177,8 @@ func NewServer(c Config, d Directory, s Store, log *slog.Logger) *Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	server := &Server{directory: d, store: s, log: log, idle: make(chan struct{}),
+	server := &Server{directory: d, store: s, log: log, refusals: newRefusals(),
+		leaving: make(chan struct{}), idle: make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}), wires: make(map[*wire]struct{})}
 	server.buffers.New = func() any { return new(make([]byte, inBuffer)) }
 	server.sources.New = func() any { return bufio.NewReaderSize(nil, headerWindow) }
@@ -298,6 +310,9 @@ func (s *Server) Close() error {
 func (s *Server) leave(do func(*wire)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.closed {
+		close(s.leaving)
+	}
 	s.closed = true
 	var errs []error
 	for l := range s.listeners {

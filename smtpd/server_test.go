@@ -63,6 +63,17 @@ func TestTimeouts(t *testing.T) {
 		c.GreetingTimeout = quick
 		newRig(t, c).dial(t).expect("220 *", "421 4.4.2 *", "")
 	})
+	t.Run("command after a message", func(t *testing.T) {
+		c := testConfig()
+		c.GreetingTimeout = time.Second
+		d := newRig(t, c).dial(t)
+		d.begin("ann@example.org")
+		d.do(".", "250")
+		d.SetReadDeadline(time.Now().Add(2 * c.GreetingTimeout))
+		if n, err := d.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("not left alone after a message: %d octets, %v", n, err)
+		}
+	})
 	for _, name := range []string{"data", "message"} {
 		t.Run(name, func(t *testing.T) {
 			config := testConfig()

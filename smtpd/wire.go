@@ -70,9 +70,11 @@ type wire struct {
 	data  bool // 354 was said and go-smtp waits for the end of its empty message
 
 	errors, refused, commands, messages int
-	adrift                              bool // the place in the input is lost: the next reply is the last
-	closing                             bool // nothing is read or answered any more
-	cut                                 bool // we end the connection, and the client may not expect it
+	counted                             bool    // its refused recipients are, see refusals
+	against                             float64 // refusals of its address that are not forgotten
+	adrift                              bool    // the place in the input is lost: the next reply is the last
+	closing                             bool    // nothing is read or answered any more
+	cut                                 bool    // we end the connection, and the client may not expect it
 	closed                              bool
 	traced                              bool
 
@@ -130,7 +132,7 @@ func (w *wire) next() {
 	w.verb = ""
 	w.in.shrink()
 	patience := w.config.CommandTimeout
-	if w.commands == 0 && w.errors == 0 {
+	if w.commands == 0 && w.errors == 0 && w.messages == 0 {
 		patience = w.config.GreetingTimeout
 	}
 	w.until = time.Now().Add(patience)
@@ -243,7 +245,11 @@ func (w *wire) greet() {
 	w.show()
 	w.log.Info("connection opened")
 	w.traced = w.config.Traced != nil && w.config.Traced(w.remote, "")
-	if w.spoken() {
+	switch {
+	case w.recall():
+		w.hangUp(replyTooManyRefused)
+		return
+	case w.spoken():
 		w.hangUp(replyEarly)
 		return
 	}
@@ -263,7 +269,7 @@ func (w *wire) put(code int, line string) {
 			w.log.Info("too many errors", "errors", w.errors, "refused", w.refused)
 			code, line = last.code, last.line()
 		}
-		w.tire(max(w.errors, w.refused))
+		w.tire(max(w.errors, w.refused, int(w.against)))
 	}
 	w.trace("server", line)
 	w.out = append(append(w.out, line...), crlf...)
@@ -272,18 +278,6 @@ func (w *wire) put(code int, line string) {
 	if len(w.out) > outBuffer {
 		w.flush()
 	}
-}
-
-// count counts a refusal and gives the reply to one too many.
-func (w *wire) count() (last reply) {
-	if w.verb == "RCPT" {
-		if w.refused++; w.refused > w.config.MaxRefused {
-			return replyTooManyRefused
-		}
-	} else if w.errors++; w.errors > w.config.MaxErrors {
-		return replyTooManyErrors
-	}
-	return last
 }
 
 // flush sends the replies that are queued.

@@ -25,6 +25,7 @@ func risks(c *config.Config, infos []certs.Info, configFile string) []string {
 	risk(c.Limits.PerAddress == 0, "limits.connections_per_address: one client may take all connections")
 	risk(c.Limits.PerNetwork == 0, "limits.connections_per_network: the clients of one network may take all connections")
 	risk(c.Limits.PerMinute == 0, "limits.new_connections_per_minute: one client may come as often as it likes")
+	risk(c.Limits.Exempt.All(), "limits.exempt: the limits of addresses and networks hold for nobody")
 	risk(c.Limits.Pause == 0, "limits.pause: who makes errors or tries names is answered as fast as everybody else")
 	risk(c.SMTP.MinRate == 0, "smtp.min_rate: a sender may hold a connection for an hour with a few octets")
 	risk(c.Auth.FailureDelay == 0, "auth.failure_delay: wrong passwords are answered at once")

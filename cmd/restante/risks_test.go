@@ -26,6 +26,8 @@ func TestRisks(t *testing.T) {
 		{"connections of an address", "limits.connections_per_address = 0\n" + signed, "limits.connections_per_address"},
 		{"connections of a network", "limits.connections_per_network = 0\n" + signed, "limits.connections_per_network"},
 		{"connections a minute", "limits.new_connections_per_minute = 0\n" + signed, "limits.new_connections_per_minute"},
+		{"all exempt from limits", "limits.exempt = [\"0.0.0.0/0\"]\n" + signed, "limits.exempt: the limits of addresses and networks hold for nobody"},
+		{"a relay exempt from limits", "limits.exempt = [\"192.0.2.0/24\"]\n" + signed, ""},
 		{"pause", "limits.pause = \"0s\"\n" + signed, "limits.pause"},
 		{"rate", "smtp.min_rate = 0\n" + signed, "smtp.min_rate"},
 		{"delay", "auth.failure_delay = \"0s\"\n" + signed, "auth.failure_delay"},

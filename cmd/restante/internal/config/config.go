@@ -45,6 +45,7 @@ type SMTP struct {
 	MaxRefused       int           // recipients
 	GreetingPause    time.Duration // before our greeting
 	RejectHurried    bool
+	RejectOwnName    bool
 	GreetingTimeout  time.Duration // for the client's
 	CommandTimeout   time.Duration
 	DataTimeout      time.Duration // between two pieces of a message
@@ -82,6 +83,7 @@ type Limits struct {
 	PerAddress int           // connections of an address, each protocol by itself
 	PerNetwork int           // likewise of a network
 	PerMinute  int           // new ones of an address
+	Exempt     Networks      // from these, and from what is remembered of an address
 	Pause      time.Duration // after an error, the more there were the longer
 }
 

@@ -153,7 +153,7 @@ func (l *loader) flags(flags map[string]string) {
 func (l *loader) samePorts() {
 	first := make(map[string]string)
 	for _, s := range l.table {
-		if s.accepts != list {
+		if !s.ports {
 			continue
 		}
 		for _, addr := range s.get(l.config) {

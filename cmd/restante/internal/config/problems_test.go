@@ -89,6 +89,9 @@ func TestProblemsOfValues(t *testing.T) {
 		{"smtp.max_recipients", "ten", "from 100 to 10000"},
 		{"pop3.idle_timeout", "9m59s", "must be from 10m to 24h"},
 		{"pop3.idle_timeout", "10", "must be a time"},
+		{"limits.pause", "5001ms", "must be from 0s to 5s"},
+		{"limits.exempt", "true", "which is no network"},
+		{"proxy.trusted", "true", "which is no network"},
 		{"auth.allow_plaintext", "maybe", "which is no network"},
 		{"auth.allow_plaintext", "true, ::1", "which is no network"},
 		{"auth.allow_plaintext", "10.0.0.1/8", `is "10.0.0.0/8"`},
@@ -153,4 +156,10 @@ func TestNothingToServe(t *testing.T) {
 	if _, err := Load(file, LoadOptions{}); !errors.Is(err, errNoPorts) {
 		t.Errorf("no port at all: %v", err)
 	}
+}
+
+// TestSameInLists: only what is listened on can be had once only.
+func TestSameInLists(t *testing.T) {
+	load(t, "proxy.trusted = [\"192.0.2.7\"]\nlimits.exempt = [\"192.0.2.7\"]\nlog.trace = [\"192.0.2.7\", \"192.0.2.7\"]\n", LoadOptions{})
+	load(t, "smtp.listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n", LoadOptions{})
 }

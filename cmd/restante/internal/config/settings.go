@@ -13,6 +13,7 @@ import (
 type setting struct {
 	key      string
 	accepts  kind
+	ports    bool     // it is a list of addresses to listen on
 	fields   []string // the keys of each table, all of them files; only where tables are accepted
 	standard []string // the default; none for a setting that has no default
 	help     string   // what it means, for someone who knows no mail servers
@@ -38,7 +39,7 @@ func settings() []setting {
 		set:  optional(scalar(func(c *Config) *string { return &c.User }, parseUser)),
 		get:  func(c *Config) []string { return present(c.User) },
 	}, {
-		key: "smtp.listen", accepts: list, standard: []string{":25"},
+		key: "smtp.listen", accepts: list, ports: true, standard: []string{":25"},
 		help: "Where other servers deliver mail. They always come to port 25. \":25\" is port 25 on every address of this machine.",
 		set:  addresses(func(c *Config) *[]string { return &c.SMTP.Listen }),
 		get:  func(c *Config) []string { return c.SMTP.Listen },
@@ -84,6 +85,11 @@ func settings() []setting {
 		set:  scalar(func(c *Config) *bool { return &c.SMTP.RejectHurried }, parseBool),
 		get:  func(c *Config) []string { return present(strconv.FormatBool(c.SMTP.RejectHurried)) },
 	}, {
+		key: "smtp.reject_own_name", accepts: flag, standard: []string{"true"},
+		help: "Whether to refuse senders from elsewhere that give the name of this machine as theirs. Set it to false when another machine of yours sends mail here by that name. Private networks may always.",
+		set:  scalar(func(c *Config) *bool { return &c.SMTP.RejectOwnName }, parseBool),
+		get:  func(c *Config) []string { return present(strconv.FormatBool(c.SMTP.RejectOwnName)) },
+	}, {
 		key: "smtp.greeting_timeout", accepts: text, standard: []string{"2m"},
 		help: "How long a sender may take for its first command.",
 		set:  duration(func(c *Config) *time.Duration { return &c.SMTP.GreetingTimeout }, time.Second, time.Hour),
@@ -114,12 +120,12 @@ func settings() []setting {
 		set:  size(func(c *Config) *Size { return &c.SMTP.MinRate }, 0, mebi),
 		get:  func(c *Config) []string { return present(c.SMTP.MinRate.String()) },
 	}, {
-		key: "pop3.listen", accepts: list, standard: []string{":110"},
+		key: "pop3.listen", accepts: list, ports: true, standard: []string{":110"},
 		help: "Where mail programs fetch mail, encrypted after they ask for it (STARTTLS). [] is nowhere.",
 		set:  addresses(func(c *Config) *[]string { return &c.POP3.Listen }),
 		get:  func(c *Config) []string { return c.POP3.Listen },
 	}, {
-		key: "pop3.listen_tls", accepts: list, standard: []string{":995"},
+		key: "pop3.listen_tls", accepts: list, ports: true, standard: []string{":995"},
 		help: "Where mail programs fetch mail, encrypted from the start (SSL/TLS). [] is nowhere.",
 		set:  addresses(func(c *Config) *[]string { return &c.POP3.ListenTLS }),
 		get:  func(c *Config) []string { return c.POP3.ListenTLS },
@@ -185,12 +191,12 @@ func settings() []setting {
 		set:  hostnames(func(c *Config) *[]string { return &c.TLS.ACMENames }),
 		get:  func(c *Config) []string { return c.TLS.ACMENames },
 	}, {
-		key: "tls.acme_http", accepts: list, standard: []string{":80"},
+		key: "tls.acme_http", accepts: list, ports: true, standard: []string{":80"},
 		help: "Where the authority looks by HTTP whether the names are yours. It always comes to port 80. Nothing else is served there. [] is nowhere.",
 		set:  addresses(func(c *Config) *[]string { return &c.TLS.ACMEHTTP }),
 		get:  func(c *Config) []string { return c.TLS.ACMEHTTP },
 	}, {
-		key: "tls.acme_tls", accepts: list, standard: []string{},
+		key: "tls.acme_tls", accepts: list, ports: true, standard: []string{},
 		help: "Where the authority looks by TLS whether the names are yours, instead of by HTTP. It always comes to port 443, \":443\". Nothing else is served there. [] is nowhere.",
 		set:  addresses(func(c *Config) *[]string { return &c.TLS.ACMETLS }),
 		get:  func(c *Config) []string { return c.TLS.ACMETLS },
@@ -262,18 +268,20 @@ func settings() []setting {
 		set:  integer(func(c *Config) *int { return &c.Limits.PerMinute }, 0, 1000000),
 		get:  func(c *Config) []string { return present(strconv.Itoa(c.Limits.PerMinute)) },
 	}, {
+		key: "limits.exempt", accepts: list, standard: []string{},
+		help: "The addresses and networks that the limits of addresses and networks are not for, since many clients stand behind them: a filter or relay in front of this server, a second MX, a container's network. This machine itself always is.",
+		set:  networks(func(c *Config) *Networks { return &c.Limits.Exempt }),
+		get:  func(c *Config) []string { return c.Limits.Exempt.list() },
+	}, {
 		key: "limits.pause", accepts: text, standard: []string{"500ms"},
 		help: "How much longer each answer takes to a client that goes on making errors or asking for recipients that do not exist, from the fourth on, up to ten times this. 0s is no pause.",
-		set:  duration(func(c *Config) *time.Duration { return &c.Limits.Pause }, 0, time.Minute),
+		set:  duration(func(c *Config) *time.Duration { return &c.Limits.Pause }, 0, 5*time.Second),
 		get:  func(c *Config) []string { return present(showDuration(c.Limits.Pause)) },
 	}, {
 		key: "proxy.trusted", accepts: list, standard: []string{},
 		help: "The addresses and networks of load balancers that come for others and say so by the PROXY protocol, which they must then. Never name one that others can come from.",
-		set: func(c *Config, v value) (err error) {
-			c.Proxy.Trusted, err = ParseNetworks(v.items)
-			return err
-		},
-		get: func(c *Config) []string { return c.Proxy.Trusted.list() },
+		set:  networks(func(c *Config) *Networks { return &c.Proxy.Trusted }),
+		get:  func(c *Config) []string { return c.Proxy.Trusted.list() },
 	}, {
 		key: "sandbox.landlock", accepts: flag, standard: []string{"true"},
 		help: "Whether the server gives up, once it has started, to reach any file but the data directory, the configuration and the certificates. It takes Linux 5.19 or later.",
@@ -298,7 +306,7 @@ func settings() []setting {
 		},
 		get: func(c *Config) []string { return c.Log.Trace.items() },
 	}, {
-		key: "metrics.listen", accepts: list, standard: []string{},
+		key: "metrics.listen", accepts: list, ports: true, standard: []string{},
 		help: "Where programs of this machine ask how the server is doing, by HTTP, such as [\"127.0.0.1:9125\"]; see \"restante help metrics\". [] is nowhere.",
 		set:  loopback(addresses(func(c *Config) *[]string { return &c.Metrics.Listen })),
 		get:  func(c *Config) []string { return c.Metrics.Listen },
