@@ -38,9 +38,10 @@ type fakeMail struct {
 	removeErr error
 	keeps     int // messages that Remove fails to remove
 	message   func(i int) (io.ReadCloser, error)
-	visits    []Visit       // signed
-	removals  int           // calls of Remove
-	closed    chan struct{} // gets one for each Close; nil: nobody listens
+	visits    []Visit               // signed
+	removals  int                   // calls of Remove
+	removing  func(context.Context) // called by Remove, if set
+	closed    chan struct{}         // gets one for each Close; nil: nobody listens
 }
 
 func newFakeMail(messages ...string) *fakeMail {
@@ -136,7 +137,10 @@ func (d *fakeDrop) Message(i int) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(d.text(i))), nil
 }
 
-func (d *fakeDrop) Remove(_ context.Context, indexes []int) (int, error) {
+func (d *fakeDrop) Remove(ctx context.Context, indexes []int) (int, error) {
+	if d.mail.removing != nil {
+		d.mail.removing(ctx)
+	}
 	d.mail.mu.Lock()
 	defer d.mail.mu.Unlock()
 	d.mail.removals++

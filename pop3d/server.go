@@ -23,12 +23,14 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
 // ErrServerClosed is what Serve and ServeTLS return after Shutdown or Close.
 var ErrServerClosed = errors.New("pop3d: server closed")
+
+// updatePatience is what removals that have begun have to end in at a hard close.
+const updatePatience = 2 * time.Second
 
 // Config of a server. The zero value of a field means its default.
 type Config struct {
@@ -115,6 +117,7 @@ type Server struct {
 	base     context.Context // of all work for clients; ends with Close
 	cancel   context.CancelFunc
 	draining atomic.Bool    // set under mu
+	leaving  chan struct{}  // closed when it is
 	running  sync.WaitGroup // connections
 
 	mu        sync.Mutex
@@ -131,6 +134,7 @@ func NewServer(c Config, a Authenticator, m Mailstore, mechanisms SASL, log *slo
 		backend:   backend{Authenticator: a, Mailstore: m, SASL: mechanisms},
 		log:       log,
 		patience:  writePatience,
+		leaving:   make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 	}
@@ -165,42 +169,24 @@ func (s *Server) serve(l net.Listener, implicitTLS bool) error {
 		return ErrServerClosed
 	}
 	defer s.untrack(l)
-	for delay := time.Duration(0); ; {
+	for {
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
-			delay = 0
 			s.start(nc, implicitTLS)
 		case s.draining.Load():
 			return ErrServerClosed
-		case !passes(err):
-			return fmt.Errorf("pop3d: accept: %w", err)
 		default:
-			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			s.log.Warn("cannot accept connections for a moment", "error", err)
-			s.pause(delay)
+			return fmt.Errorf("pop3d: accept: %w", err)
 		}
 	}
 }
 
-// passes tells whether accepting may succeed later: the peer went away, or the
-// system is short of something.
-func passes(err error) bool {
-	for _, e := range []syscall.Errno{
-		syscall.ECONNABORTED, syscall.EINTR, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// pause waits, but not longer than the server lives.
+// pause waits, but not longer than the server takes connections.
 func (s *Server) pause(d time.Duration) {
 	select {
 	case <-time.After(d):
-	case <-s.base.Done():
+	case <-s.leaving:
 	}
 }
 
@@ -244,7 +230,8 @@ func (s *Server) start(nc net.Conn, implicitTLS bool) {
 // Shutdown stops accepting, tells the clients that wait for nothing that the
 // server goes down, and lets commands that run come to their end, a QUIT with
 // its removals too. Sessions that were told remove nothing. When ctx ends
-// before they all did, it cuts them off and returns the error of ctx.
+// before they all did, it cuts them off, waits a moment for removals that have begun, and
+// returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.drain(func(c *conn) { c.wake() })
 	ended := make(chan struct{})
@@ -257,7 +244,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.cancel()
 		return nil
 	case <-ctx.Done():
-		return errors.Join(ctx.Err(), s.Close())
+		err := errors.Join(ctx.Err(), s.Close())
+		select { // whoever closes the maildrops next should not do it under an UPDATE
+		case <-ended:
+		case <-time.After(updatePatience):
+		}
+		return err
 	}
 }
 
@@ -272,7 +264,9 @@ func (s *Server) Close() error {
 func (s *Server) drain(each func(*conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draining.Store(true)
+	if !s.draining.Swap(true) {
+		close(s.leaving)
+	}
 	for l := range s.listeners {
 		l.Close()
 	}

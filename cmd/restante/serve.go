@@ -195,7 +195,8 @@ func (s *server) bind() error {
 
 // limits are those of a protocol, all its ports together.
 func limits(c *config.Config, total int) listen.Limits {
-	return listen.Limits{Total: total, PerAddress: c.Limits.PerAddress, PerNetwork: c.Limits.PerNetwork, PerMinute: c.Limits.PerMinute}
+	return listen.Limits{Total: total, PerAddress: c.Limits.PerAddress, PerNetwork: c.Limits.PerNetwork, PerMinute: c.Limits.PerMinute,
+		Exempt: c.Limits.Exempt.Allows}
 }
 
 func ignoreClosed(err error) error {

@@ -24,21 +24,24 @@ const (
 	// that nobody read would make the close reset the connection, and the
 	// refusal could be lost with it.
 	maxDrained = 4096
-	// logInterval is the least time between two log lines about refusals.
-	logInterval = 10 * time.Second
-	// maxFresh is how many addresses are counted in a minute: enough for the
-	// handshakes that a small machine can do in that time.
+	// maxFresh is how many addresses and networks are counted in a minute: enough for
+	// the handshakes that a small machine can do in that time.
 	maxFresh = 100_000
+	// wider is how many times as many connections a network may begin as an address.
+	wider = 4
 )
 
 var errNotTCP = errors.New("not a TCP connection")
 
-// Limits bound connections. 0 is no limit. Loopback is bound by Total only.
+// Limits bound connections. 0 is no limit. Loopback and whoever is exempt are bound by
+// Total only.
 type Limits struct {
 	Total      int // open at the same time on all wrapped listeners together
 	PerAddress int // of these, from one IPv4 address or IPv6 /64 network
 	PerNetwork int // likewise, from an IPv4 /24 or an IPv6 /48
-	PerMinute  int // new ones from one IPv4 address or IPv6 /64 network
+	PerMinute  int // new ones from one IPv4 address or IPv6 /64 network, and four times as many from a /24 or /48
+
+	Exempt func(netip.Addr) bool // nil: nobody
 }
 
 // Limiter counts the connections of all the listeners it wraps. It is safe for
@@ -53,10 +56,10 @@ type Limiter struct {
 	mu     sync.Mutex
 	total  int
 	open   map[netip.Prefix]int // by address and by network; only those that have a connection
-	fresh  map[netip.Prefix]int // by address, those since minute began
+	fresh  map[netip.Prefix]int // likewise, those since minute began
 	minute time.Time
-	logged time.Time // of the last line about a refusal
-	silent int       // refusals since without a line
+	logged seldom // refusals
+	failed seldom // errors of accept
 
 	refused atomic.Int64
 }
@@ -88,24 +91,26 @@ func (x *Limiter) Reconfigure(l Limits) {
 }
 
 // Wrap returns a listener whose Accept yields only connections within the
-// limits. The others get the refusal, a complete reply line, and are closed
+// limits, and goes on after errors that pass. The others get the refusal, a complete reply line, and are closed
 // without holding up Accept; with an empty refusal, as before a TLS handshake,
 // they are closed at once. l must be a TCP listener. The connections embed
 // *net.TCPConn, and count until their Close.
 func (x *Limiter) Wrap(l net.Listener, refusal string) net.Listener {
-	return &listener{Listener: l, limiter: x, text: refusal}
+	return &listener{Listener: l, limiter: x, text: refusal, closing: make(chan struct{})}
 }
 
 type listener struct {
 	net.Listener
 	limiter *Limiter
 	text    string
+	closing chan struct{} // closed by Close
+	closed  sync.Once
 }
 
 // Accept waits for the next connection within the limits.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		c, err := l.next()
 		if err != nil {
 			return nil, err
 		}
@@ -136,6 +141,7 @@ func tcpOf(c net.Conn) (tcp *net.TCPConn, remote, local net.Addr) {
 
 // peer is as whom a client counts.
 type peer struct {
+	addr     netip.Addr
 	address  netip.Prefix // an IPv4 address, or the /64 that one IPv6 customer has to choose from
 	network  netip.Prefix // an IPv4 /24 or an IPv6 /48
 	loopback bool
@@ -143,11 +149,11 @@ type peer struct {
 
 func newPeer(addr netip.Addr) peer {
 	addr = addr.Unmap().WithZone("")
-	bits, wider := 32, 24
+	bits, fewer := 32, 24
 	if addr.Is6() {
-		bits, wider = 64, 48
+		bits, fewer = 64, 48
 	}
-	return peer{netip.PrefixFrom(addr, bits).Masked(), netip.PrefixFrom(addr, wider).Masked(), addr.IsLoopback()}
+	return peer{addr, netip.PrefixFrom(addr, bits).Masked(), netip.PrefixFrom(addr, fewer).Masked(), addr.IsLoopback()}
 }
 
 // take counts a connection, or says which limit forbids it.
@@ -158,24 +164,45 @@ func (x *Limiter) take(p peer) (reason string) {
 		x.minute = now
 		clear(x.fresh)
 	}
+	free := p.loopback || x.limits.Exempt != nil && x.limits.Exempt(p.addr)
+	if reason := x.forbids(p, free); reason != "" {
+		return reason
+	}
+	if x.limits.PerMinute > 0 && !free {
+		x.begun(p.network)
+		x.begun(p.address)
+	}
+	x.total++
+	x.open[p.address]++
+	x.open[p.network]++
+	return ""
+}
+
+// forbids says which limit does.
+func (x *Limiter) forbids(p peer, free bool) (reason string) {
 	l := x.limits
 	switch {
 	case l.Total > 0 && x.total >= l.Total:
 		return "too many connections"
-	case p.loopback:
+	case free:
+		return ""
 	case l.PerAddress > 0 && x.open[p.address] >= l.PerAddress:
 		return "too many connections from this address"
 	case l.PerNetwork > 0 && x.open[p.network] >= l.PerNetwork:
 		return "too many connections from this network"
 	case l.PerMinute > 0 && x.fresh[p.address] >= l.PerMinute:
 		return "too many new connections from this address in a minute"
-	case l.PerMinute > 0 && len(x.fresh) < maxFresh:
-		x.fresh[p.address]++
+	case l.PerMinute > 0 && x.fresh[p.network] >= wider*l.PerMinute:
+		return "too many new connections from this network in a minute"
 	}
-	x.total++
-	x.open[p.address]++
-	x.open[p.network]++
 	return ""
+}
+
+// begun counts a new connection. When very many are known no more are taken up.
+func (x *Limiter) begun(from netip.Prefix) {
+	if n := x.fresh[from]; n > 0 || len(x.fresh) < maxFresh {
+		x.fresh[from] = n + 1
+	}
 }
 
 func (x *Limiter) release(p peer) {
@@ -194,14 +221,8 @@ func (x *Limiter) release(p peer) {
 func (x *Limiter) note(remote net.Addr, reason string) {
 	x.refused.Add(1)
 	x.mu.Lock()
-	now := x.now()
-	due := x.logged.IsZero() || now.Sub(x.logged) >= logInterval
-	silent, open := x.silent, x.total
-	if due {
-		x.logged, x.silent = now, 0
-	} else {
-		x.silent++
-	}
+	due, silent := x.logged.due(x.now())
+	open := x.total
 	x.mu.Unlock()
 	if due {
 		x.log.Warn("refused a connection", "remote", remote.String(), "reason", reason, "open", open, "refused_before", silent)

@@ -3,6 +3,7 @@ package listen
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -150,7 +152,11 @@ func (p *proxied) introduce(c *net.TCPConn) {
 	delete(p.reading, c)
 	p.mu.Unlock()
 	if err != nil {
-		p.log.Warn("a proxy did not say for whom it comes", "proxy", c.RemoteAddr().String(), "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, errSilent) {
+			level = slog.LevelDebug // it looks whether the port is open
+		}
+		p.log.Log(context.Background(), level, "a proxy did not say for whom it comes", "proxy", c.RemoteAddr().String(), "error", err)
 		c.Close()
 		return
 	}
@@ -169,6 +175,7 @@ func (p *proxied) track(c net.Conn) bool {
 var (
 	errNoClient   = errors.New("the header names no TCP client")
 	errLongHeader = errors.New("the header is too long")
+	errSilent     = errors.New("it was closed before anything was said")
 )
 
 // header is the connection as that of the client.
@@ -201,7 +208,9 @@ func (p *proxied) header(c *net.TCPConn) (net.Conn, error) {
 // protocol. The first twelve tell the version: no header is shorter.
 func rawHeader(r io.Reader) ([]byte, error) {
 	b := make([]byte, len(proxyproto.SIGV2), maxHeader)
-	if _, err := io.ReadFull(r, b); err != nil {
+	if n, err := io.ReadFull(r, b); n == 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errSilent
+	} else if err != nil {
 		return nil, err
 	}
 	if bytes.Equal(b, proxyproto.SIGV2) {

@@ -128,3 +128,42 @@ func TestProxiedSilent(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestProxiedHealth: a load balancer that looks whether the port is open does not fill
+// the log; one that does not speak the protocol does.
+func TestProxiedHealth(t *testing.T) {
+	for _, test := range []struct {
+		what, says, level string
+		reset, stay       bool
+	}{
+		{what: "closed", level: "DEBUG"},
+		{what: "reset", reset: true, level: "DEBUG"},
+		{what: "half a header", says: "PROXY", level: "WARN"},
+		{what: "silent", stay: true, level: "WARN"},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			out, in := io.Pipe()
+			defer out.Close()
+			log := slog.New(slog.NewTextHandler(in, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			p := newProxied(open(t), func(netip.Addr) bool { return true }, log, 300*time.Millisecond)
+			serve(t, p)
+			c := dial(t, p)
+			if _, err := io.WriteString(c, test.says); err != nil {
+				t.Fatal(err)
+			}
+			if test.reset {
+				if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !test.stay {
+				c.Close()
+			}
+			line := make([]byte, 1000)
+			n, err := out.Read(line)
+			if err != nil || !strings.Contains(string(line[:n]), "level="+test.level) {
+				t.Errorf("%q, %v, want %s", line[:n], err, test.level)
+			}
+		})
+	}
+}
