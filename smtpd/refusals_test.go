@@ -72,18 +72,18 @@ func comes(s *Server, from string, n int) []string {
 // playFrom is play from an address.
 func (c *canned) playFrom(s *Server, from string) []string {
 	c.rounds, c.closed = 1, make(chan struct{})
-	_ = s.Serve(&once{conn: from4{c, from}})
+	_ = s.Serve(&once{conn: fromAfar{c, from}})
 	<-c.closed
 	return strings.Split(strings.TrimSuffix(c.out.String(), "\r\n"), "\r\n")
 }
 
-type from4 struct {
+type fromAfar struct {
 	*canned
 	from string
 }
 
-func (f from4) RemoteAddr() net.Addr { return tcp(f.from) }
-func (f from4) LocalAddr() net.Addr  { return tcp("203.0.113.1") }
+func (f fromAfar) RemoteAddr() net.Addr { return tcp(f.from) }
+func (f fromAfar) LocalAddr() net.Addr  { return tcp("203.0.113.1") }
 
 // TestConnectAnew: who tries names and comes again is slowed down from the first on,
 // then not heard. Others are.
