@@ -42,13 +42,11 @@ func Proxied(l net.Listener, trusted func(netip.Addr) bool, log *slog.Logger) ne
 }
 
 func newProxied(l net.Listener, trusted func(netip.Addr) bool, log *slog.Logger, patience time.Duration) net.Listener {
-	p := &proxied{
+	return &proxied{
 		Listener: l, trusted: trusted, log: log, patience: patience,
 		ready: make(chan accepted), done: make(chan struct{}), slots: make(chan struct{}, maxHeaders),
 		reading: make(map[net.Conn]struct{}),
 	}
-	p.running.Go(p.accept)
-	return p
 }
 
 type proxied struct {
@@ -59,6 +57,7 @@ type proxied struct {
 	ready    chan accepted
 	done     chan struct{} // closed by Close
 	slots    chan struct{} // a token for each header that is being read
+	first    sync.Once
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -72,13 +71,23 @@ type accepted struct {
 	err  error
 }
 
-// Accept waits for the next client, whether or not it comes through a proxy.
+// Accept waits for the next client, whether or not it comes through a proxy. Nothing
+// is read from anybody before the first call.
 func (p *proxied) Accept() (net.Conn, error) {
+	p.first.Do(p.begin)
 	select {
 	case a := <-p.ready:
 		return a.conn, a.err
 	case <-p.done:
 		return nil, net.ErrClosed
+	}
+}
+
+func (p *proxied) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.running.Go(p.accept)
 	}
 }
 

@@ -1,10 +1,12 @@
 package listen
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -165,5 +167,31 @@ func TestProxiedHealth(t *testing.T) {
 				t.Errorf("%q, %v, want %s", line[:n], err, test.level)
 			}
 		})
+	}
+}
+
+// TestProxiedWaits: nothing is read from anybody before the first Accept.
+func TestProxiedWaits(t *testing.T) {
+	const patience = 100 * time.Millisecond
+	p := newProxied(open(t), func(netip.Addr) bool { return true }, slog.New(slog.DiscardHandler), patience)
+	c := dial(t, p)
+	if err := c.SetReadDeadline(time.Now().Add(5 * patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("before: %v", err)
+	}
+	go func() { _, _ = p.Accept() }() // until it is closed
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
 	}
 }
