@@ -127,6 +127,13 @@ func (m *Manager) Reload(pairs []Pair) error {
 	return m.read(pairs)
 }
 
+// Reread is Reload with the pairs of the last one.
+func (m *Manager) Reread() error {
+	m.reloading.Lock()
+	defer m.reloading.Unlock()
+	return m.read(m.pairs)
+}
+
 // read is Reload with the lock held.
 func (m *Manager) read(pairs []Pair) error {
 	now, files := time.Now(), m.files(pairs)

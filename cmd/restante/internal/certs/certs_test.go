@@ -311,3 +311,22 @@ func read(t *testing.T, file string) []byte {
 	}
 	return text
 }
+
+// TestExpiresSoon: a certificate for some days is renewed in its last days, and is no
+// reason to warn before.
+func TestExpiresSoon(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	for _, test := range []struct {
+		life, left time.Duration
+		warns      bool
+	}{
+		{90 * day, 15 * day, false}, {90 * day, 13 * day, true},
+		{6 * day, 5 * day, false}, {6 * day, 2 * day, false}, {6 * day, day, true},
+	} {
+		leaf := &x509.Certificate{NotBefore: now.Add(test.left - test.life), NotAfter: now.Add(test.left)}
+		if got := warnings(Pair{}, leaf, now); len(got) > 0 != test.warns {
+			t.Errorf("%v of %v: %q", test.left, test.life, got)
+		}
+	}
+}

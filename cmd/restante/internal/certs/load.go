@@ -13,9 +13,12 @@ import (
 	"time"
 )
 
-// expiresSoon is when an administrator should know of an expiry. Automatic
-// renewals are done well before.
-const expiresSoon = 14 * 24 * time.Hour
+// An administrator should know of an expiry when so much time is left, or so little
+// of a certificate's whole life. Automatic renewals are done well before.
+const (
+	expiresSoon = 14 * 24 * time.Hour
+	lastPart    = 4
+)
 
 // load reads every pair; all of them, or an error for each that is wrong.
 func load(pairs []Pair) (*set, error) {
@@ -113,10 +116,11 @@ func pairError(p Pair, key []byte, err error) error {
 // one: mail servers take it, mail programs ask, and to serve nobody is worse.
 func warnings(p Pair, leaf *x509.Certificate, now time.Time) []string {
 	var w []string
+	soon := min(expiresSoon, leaf.NotAfter.Sub(leaf.NotBefore)/lastPart)
 	switch left := leaf.NotAfter.Sub(now); {
 	case left < 0:
 		w = append(w, fmt.Sprintf("certificate %s expired on %s; renew it", p.Certificate, leaf.NotAfter.Format(time.DateOnly)))
-	case left < expiresSoon:
+	case left < soon:
 		w = append(w, fmt.Sprintf("certificate %s expires on %s", p.Certificate, leaf.NotAfter.Format(time.DateOnly)))
 	case now.Before(leaf.NotBefore):
 		w = append(w, fmt.Sprintf("certificate %s is not valid before %s; is the clock right?", p.Certificate, leaf.NotBefore.Format(time.DateTime+" MST")))
