@@ -4,19 +4,33 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"restante/cmd/restante/internal/acme"
 	"restante/cmd/restante/internal/config"
+	"restante/cmd/restante/internal/listen"
 )
 
-// maxACMEConnections are those of authorities, and of whoever else comes.
-const maxACMEConnections = 50
+const (
+	// proofTime is for one connection of an authority. Whoever else comes must not
+	// be able to hold many, or for long.
+	proofTime = 4 * time.Second
+	// bindEvery is how often a port for the proofs is tried that was taken.
+	bindEvery = 10 * time.Second
+)
+
+// acmeLimits let an authority come, which looks from several networks at once, while
+// somebody tries to be in its way.
+func acmeLimits() listen.Limits {
+	return listen.Limits{Total: 100, PerAddress: 5, PerNetwork: 10}
+}
 
 func acmeConfig(c *config.Config) acme.Config {
 	names := c.TLS.ACMENames
@@ -25,7 +39,6 @@ func acmeConfig(c *config.Config) acme.Config {
 	}
 	return acme.Config{
 		Dir: filepath.Join(c.DataDir, "tls", "acme"), Names: names, Email: c.TLS.ACMEEmail, Directory: c.TLS.ACMEDirectory,
-		HTTP: len(c.TLS.ACMEHTTP) > 0, TLS: len(c.TLS.ACMETLS) > 0,
 	}
 }
 
@@ -57,19 +70,53 @@ func (s *server) newProofs() *http.Server {
 	if s.acme != nil {
 		handler = s.acme.HTTPHandler()
 	}
-	return &http.Server{
-		Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10,
+	proofs := &http.Server{
+		Handler: handler, ReadTimeout: proofTime, WriteTimeout: proofTime, MaxHeaderBytes: 8 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.With("protocol", "acme").Handler(), slog.LevelDebug),
 	}
+	proofs.SetKeepAlivesEnabled(false)
+	return proofs
 }
 
 // serveACME answers an authority on one of its ports. On that for TLS the handshake
 // is all there is to it.
 func (s *server) serveACME(l boundPort) error {
 	if l.protocol == protocolACMETLS {
+		s.acme.Listening(acme.ProofTLS)
 		return s.proofs.Serve(tls.NewListener(l, s.acme.TLSConfig()))
 	}
+	s.acme.Listening(acme.ProofHTTP)
 	return s.proofs.Serve(l)
+}
+
+// postpone tells of a port for the proofs that is taken: mail does not wait for it.
+func (s *server) postpone(p port, err error) {
+	s.postponed = append(s.postponed, p)
+	s.log.Error("the authority cannot come to this port, the rest is served; it is tried again until it is free. Another port may be taken in its place: see the settings tls.acme_tls and tls.acme_http",
+		"protocol", p.protocol, "error", err)
+}
+
+// servePostponed tries again to listen on a port that was taken, and serves it. A
+// server that has given up root may not do so with each port.
+func (s *server) servePostponed(ctx context.Context, p port) error {
+	tick := time.NewTicker(bindEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		l, err := s.listen(p)
+		if errors.Is(err, syscall.EACCES) {
+			s.log.Error("a port for the authority cannot be opened any more after the start: free it and restart the server", "protocol", p.protocol, "error", err)
+			return nil
+		}
+		if err == nil {
+			s.log.Info("listening", "protocol", l.protocol, "address", l.Addr().String())
+			return s.serve(l)
+		}
+	}
 }
 
 // renewCertificate asks the authority until ctx ends.
@@ -83,7 +130,7 @@ func (s *server) renewCertificate(ctx context.Context) {
 		}
 	}
 	s.acme.Run(ctx, func() {
-		if err := s.certs.Reload(pairs(s.config)); err != nil {
+		if err := s.certs.Reread(); err != nil {
 			s.log.Error("the certificate from the authority is not in use", "error", err)
 			return
 		}

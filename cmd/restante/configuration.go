@@ -222,6 +222,11 @@ func (p port) mail() bool {
 	return p.protocol == protocolSMTP || p.protocol == protocolPOP3 || p.protocol == protocolPOP3S
 }
 
+// authority tells whether an authority comes to the port, and nobody else.
+func (p port) authority() bool {
+	return p.protocol == protocolACMEHTTP || p.protocol == protocolACMETLS
+}
+
 // boundPort is a port that is open.
 type boundPort struct {
 	protocol protocol

@@ -2,19 +2,23 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	kernel "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 
 	"restante/cmd/restante/internal/config"
 )
@@ -23,8 +27,12 @@ const (
 	// leastABI is the first of Landlock's in which a file may be moved from one
 	// directory to another, as delivery does.
 	leastABI = 2
-	// mostABI is the last that is made use of: files, devices and TCP.
-	mostABI = 5
+	// mostABI is the last that is made use of: files, devices, TCP, signals and abstract
+	// sockets.
+	mostABI = 6
+	// signalsMended is the bit of the errata since which threads of one process may signal
+	// one another, as the threads of every program in Go do.
+	signalsMended = 1 << 1
 
 	// memoryShare is how much of the memory of its control group the server makes use
 	// of before it collects garbage at every turn.
@@ -32,9 +40,13 @@ const (
 )
 
 // confine gives up what the server does not need once it has started: all files but
-// its own, new ports, and connections to others. Nothing of that comes back. Of ports
-// and connections Landlock knows those of TCP only, not of UDP and of multipath TCP.
+// its own, new ports, connections to others, and more rights. Nothing of that comes back.
+// Of ports and connections Landlock knows those of TCP only, not of UDP and of multipath
+// TCP.
 func (s *server) confine(configFile string) error {
+	if err := kernel.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		s.log.Warn("a program that the server was made to run could have more rights than the server", "error", err)
+	}
 	if !s.config.Sandbox.Landlock {
 		s.log.Warn("landlock is off: the server may reach every file that its user may")
 		return nil
@@ -50,18 +62,44 @@ func (s *server) confine(configFile string) error {
 	}
 	preload()
 	s.readable = readable(s.config, configFile)
+	if s.config.TLS.ACME {
+		s.readable = append(s.readable, authorityDirs()...)
+	}
+	if err := denied(abi).Restrict(s.rules()...); err != nil {
+		return fmt.Errorf("landlock: %w; see the setting sandbox.landlock", err)
+	}
+	s.log.Info("landlock in force", "level", min(abi, mostABI), "read", s.readable, "write", s.config.DataDir)
+	return nil
+}
+
+// denied is what Landlock has to deny as far as the kernel can.
+func denied(abi int) landlock.Config {
+	c := landlock.V6
+	if strings.HasPrefix(os.Getenv("NOTIFY_SOCKET"), "@") {
+		c.Scoped &^= kernel.ScopeAbstractUnixSocket // the service manager is to be told
+	}
+	errata, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
+	if abi < mostABI || errno != 0 || errata&signalsMended == 0 {
+		c.Scoped &^= kernel.ScopeSignal
+	}
+	return c.BestEffort()
+}
+
+// rules are what stays allowed.
+func (s *server) rules() []landlock.Rule {
 	rules := []landlock.Rule{
 		landlock.RWDirs(s.config.DataDir).WithRefer(),
 		landlock.RODirs(s.readable...).IgnoreIfMissing(),
 	}
 	if s.config.TLS.ACME {
-		rules = append(rules, authorityRules(s.config.TLS.ACMEDirectory)...)
+		rules = append(rules, authorityPorts(s.config.TLS.ACMEDirectory)...)
 	}
-	if err := landlock.V5.BestEffort().Restrict(rules...); err != nil {
-		return fmt.Errorf("landlock: %w; see the setting sandbox.landlock", err)
+	for _, p := range s.postponed {
+		if a, err := net.ResolveTCPAddr("tcp", p.address); err == nil {
+			rules = append(rules, landlock.BindTCP(uint16(a.Port)))
+		}
 	}
-	s.log.Info("landlock in force", "level", min(abi, mostABI), "read", s.readable, "write", s.config.DataDir)
-	return nil
+	return rules
 }
 
 // preload reads what libraries would read later, when they cannot any more.
@@ -103,18 +141,23 @@ func target(name string) string {
 	return name
 }
 
-// authorityRules are for asking the certificate authority with this directory:
-// names, its port or that of a proxy, its web server's certificates.
-func authorityRules(directory string) []landlock.Rule {
-	var files []string
+// authorityDirs have the files for asking an authority: how names are looked up, and
+// who signs certificates of web servers. They are directories, since these files are
+// replaced while the server runs, as by a network that comes and goes.
+func authorityDirs() []string {
+	dirs := []string{"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"}
 	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"} {
-		files = append(files, target(name))
+		if dir := filepath.Dir(target(name)); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
 	}
-	rules := []landlock.Rule{
-		landlock.ROFiles(files...).IgnoreIfMissing(),
-		landlock.RODirs("/etc/ssl", "/etc/pki", "/usr/share/ca-certificates").IgnoreIfMissing(),
-		landlock.ConnectTCP(53), // names, when an answer is too long for UDP
-	}
+	return dirs
+}
+
+// authorityPorts lead to the certificate authority with this directory: to names, to its
+// port or that of a proxy.
+func authorityPorts(directory string) []landlock.Rule {
+	rules := []landlock.Rule{landlock.ConnectTCP(53)} // names, when an answer is too long for UDP
 	request, err := http.NewRequest(http.MethodGet, directory, nil)
 	if err != nil {
 		return rules // not with a checked setting
@@ -143,22 +186,35 @@ func (s *server) warnOfConfinement(c *config.Config) {
 	if s.readable == nil {
 		return
 	}
+	reached := append([]string{s.config.DataDir}, s.readable...)
 	for _, dir := range readable(c, s.configFile) {
-		if !slices.Contains(s.readable, dir) {
+		if !slices.ContainsFunc(reached, func(above string) bool { return within(dir, above) }) {
 			s.log.Warn("this directory came into the settings after the start, and cannot be reached before a restart", "directory", dir)
 		}
 	}
 }
 
-// limitMemory has the server collect garbage before the system ends it for its
-// memory, and leave no core with passwords in it.
+// within tells whether a directory is another one or below it, wherever links lead.
+func within(dir, above string) bool {
+	path, err := filepath.Rel(target(above), target(dir))
+	return err == nil && filepath.IsLocal(path)
+}
+
+// limitMemory has the server collect garbage before the system ends it for its memory.
 func limitMemory(log *slog.Logger) {
 	limit, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup),
 		memlimit.WithLogger(slog.New(slog.DiscardHandler)))
 	if err == nil && limit > 0 && limit < 1<<60 {
 		log.Info("memory limit of the control group", "octets", limit)
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+}
+
+// forbidCores has a crash leave no core with passwords in it. A limit is nothing to a
+// system that hands cores to a program; it gets none of a process that cannot be dumped,
+// whose memory nobody but root may look at, either. A change of user ends that.
+func forbidCores(log *slog.Logger) {
+	limited := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	if err := errors.Join(limited, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
 		log.Warn("a crash may leave a core with secrets in it", "error", err)
 	}
 }

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		// Each of the many processes would wait a second at its end.
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // fails for malformed names only
 	}
-	testscript.Main(m, map[string]func(){"restante": main, "confined": confined})
+	testscript.Main(m, map[string]func(){"restante": main, "confined": confined, "replacing": replacing})
 }
 
 // deadline is how long a test polls for something that must happen.

@@ -113,7 +113,13 @@ func TestLifecycleTerminateWhileSending(t *testing.T) {
 // TestLifecycleNotify: the service manager is told when the server is ready,
 // reloads and stops.
 func TestLifecycleNotify(t *testing.T) {
-	manager := filepath.Join(t.TempDir(), "notify")
+	for _, manager := range []string{filepath.Join(t.TempDir(), "notify"), fmt.Sprint("@restante-test-", os.Getpid())} {
+		notify(t, manager)
+	}
+}
+
+func notify(t *testing.T, manager string) {
+	t.Helper()
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: manager, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -376,6 +382,7 @@ func TestLifecycleReloadSettings(t *testing.T) {
 		return len(s.log.find("connection opened", map[string]any{"session": session}))
 	}
 	reload("quiet.example.org", "warn")
+	s.log.one(t, "a changed setting needs a restart", map[string]any{"setting": "hostname"})
 	if n := linesOf("first"); n != 0 {
 		t.Errorf("%d lines below the level after it was raised", n)
 	}

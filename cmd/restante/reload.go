@@ -45,6 +45,7 @@ func restartOnly(old, now *config.Config) []string {
 		key     string
 		changed bool
 	}{
+		{"hostname", old.Hostname != now.Hostname}, // of greetings it holds at once
 		{"data_dir", old.DataDir != now.DataDir},
 		{"smtp.listen", !slices.Equal(old.SMTP.Listen, now.SMTP.Listen)},
 		{"pop3.listen", !slices.Equal(old.POP3.Listen, now.POP3.Listen)},

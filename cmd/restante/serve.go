@@ -51,6 +51,7 @@ SIGHUP reads the configuration and the certificates anew.`,
 			defer signal.Stop(hup)
 			log, level := newLog(a.stderr, c)
 			limitMemory(log)
+			forbidCores(log)
 			if err := refuseRoot(c); err != nil {
 				return err
 			}
@@ -116,6 +117,7 @@ func start(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.
 		if err := who.become(); err != nil {
 			return nil, err
 		}
+		s.changedUser()
 	}
 	if s.users, err = s.openUsers(ctx); err != nil {
 		return nil, err
@@ -161,16 +163,24 @@ func (s *server) readCertificates() (err error) {
 	return err
 }
 
+// changedUser follows after root was given up, which undoes some of what was done.
+func (s *server) changedUser() {
+	forbidCores(s.log)
+	if _, err := certs.Check(certificateOptions(s.config)); err != nil {
+		s.log.Warn("the certificates were read as root, and cannot be read any more: a renewed one is not taken before a restart, and a reload fails", "error", err)
+	}
+}
+
 // bind opens every port of the settings, with the limits on connections.
 func (s *server) bind() error {
 	// Senders cannot take the places of those who fetch mail.
 	smtpShare, pop3Share, _ := connectionShares(s.config)
 	smtp := listen.NewLimiter(limits(s.config, smtpShare), s.log)
 	pop3 := listen.NewLimiter(limits(s.config, pop3Share), s.log)
-	authority := listen.NewLimiter(listen.Limits{Total: maxACMEConnections}, s.log)
+	authority := listen.NewLimiter(acmeLimits(), s.log)
 	watchers := listen.NewLimiter(listen.Limits{Total: maxMetricsConnections}, s.log)
 	s.limiters = map[string]*listen.Limiter{"smtp": smtp, "pop3": pop3}
-	limited := map[protocol]func(net.Listener) net.Listener{
+	s.limited = map[protocol]func(net.Listener) net.Listener{
 		protocolSMTP:    func(l net.Listener) net.Listener { return smtp.Wrap(l, smtpd.Refusal(s.config.Hostname)) },
 		protocolPOP3:    func(l net.Listener) net.Listener { return pop3.Wrap(l, pop3d.Refusal()) },
 		protocolPOP3S:   func(l net.Listener) net.Listener { return pop3.Wrap(l, "") }, // nothing can be said before the handshake
@@ -180,17 +190,30 @@ func (s *server) bind() error {
 		protocolACMETLS:  func(l net.Listener) net.Listener { return authority.Wrap(l, "") },
 	}
 	for _, p := range ports(s.config) {
-		l, err := listen.Listen(p.address)
-		if err != nil {
+		l, err := s.listen(p)
+		switch {
+		case err == nil:
+			s.closers = append(s.closers, func() error { return ignoreClosed(l.Close()) })
+			s.listeners = append(s.listeners, l)
+		case p.authority() && errors.Is(err, syscall.EADDRINUSE):
+			s.postpone(p, err)
+		default:
 			return err
 		}
-		s.closers = append(s.closers, func() error { return ignoreClosed(l.Close()) })
-		if !s.config.Proxy.Trusted.Empty() && p.mail() {
-			l = listen.Proxied(l, s.config.Proxy.Trusted.Allows, s.log)
-		}
-		s.listeners = append(s.listeners, boundPort{p.protocol, limited[p.protocol](l)})
 	}
 	return nil
+}
+
+// listen opens one port.
+func (s *server) listen(p port) (boundPort, error) {
+	l, err := listen.Listen(p.address)
+	if err != nil {
+		return boundPort{}, err
+	}
+	if !s.config.Proxy.Trusted.Empty() && p.mail() {
+		l = listen.Proxied(l, s.config.Proxy.Trusted.Allows, s.log)
+	}
+	return boundPort{p.protocol, s.limited[p.protocol](l)}, nil
 }
 
 // limits are those of a protocol, all its ports together.
@@ -223,6 +246,9 @@ func (s *server) run(ctx context.Context, hup <-chan os.Signal, load func() (*co
 	for _, l := range s.listeners {
 		s.log.Info("listening", "protocol", l.protocol, "address", l.Addr().String())
 		serving.Go(func() error { return s.serve(l) })
+	}
+	for _, p := range s.postponed {
+		serving.Go(func() error { return s.servePostponed(failed, p) })
 	}
 	serving.Go(func() error { s.sweep(failed); return nil })
 	serving.Go(func() error { s.watchCertificates(failed); return nil })

@@ -211,6 +211,42 @@ func TestStartAsRoot(t *testing.T) {
 	}
 }
 
+// TestStartRootsKey: started by root, a server that cannot read its key again says so.
+func TestStartRootsKey(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	s := prepareServer(t, serverOptions{})
+	makePair(t, s.dir, "pair", "mail.example.org")
+	s.appendConfig(t, certificateSetting("pair.crt", "pair.key"))
+	if err := tool("chown", "-R", "65534:65534", filepath.Join(s.dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(s.dir), s.dir} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(s.dir, "pair.crt"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.start(serverOptions{})
+	const warning = "the certificates were read as root, and cannot be read any more: a renewed one is not taken before a restart, and a reload fails"
+	if line := s.log.one(t, warning, nil); !strings.Contains(fmt.Sprint(line["error"]), "pair.key") {
+		t.Errorf("it does not name the key: %v", line)
+	}
+	s.stop(syscall.SIGTERM)
+	for _, name := range []string{"pair.crt", "pair.key"} {
+		if err := os.Chown(filepath.Join(s.dir, name), 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start(serverOptions{})
+	if found := s.log.find(warning, nil); len(found) > 0 {
+		t.Error("it warns of a key that it can read")
+	}
+}
+
 // TestStartOddMailTree: what other hands left in the mail directory is for the
 // log, and the others get their mail.
 func TestStartOddMailTree(t *testing.T) {

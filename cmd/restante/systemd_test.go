@@ -163,6 +163,8 @@ func (s *systemd) confined() {
 	s.wants("journalctl -u restante -o cat", `msg="landlock in force"`)
 	s.wants("cat /proc/$(systemctl show --property=MainPID --value restante)/status",
 		"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapBnd:\t0000000000000400\n", "CapEff:\t0000000000000400\n")
+	// Who cannot be dumped has files in /proc that are root's.
+	s.wants("stat -c %U /proc/$(systemctl show --property=MainPID --value restante)/environ", "root")
 	s.wants("ps -o user= -p $(systemctl show --property=MainPID --value restante)", "restante")
 	s.wants("find /var/lib/restante ! -user restante -o -perm /077 ! -type l; echo end", "end")
 	if odd := s.sh("find /var/lib/restante ! -user restante -o -perm /077 ! -type l"); odd != "" {

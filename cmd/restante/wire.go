@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -146,7 +147,9 @@ type server struct {
 	configFile string                     // read again by a reload
 	readable   []string                   // directories that may be read beside the data directory; nil: all
 
-	proofs *http.Server // answers authorities
+	proofs    *http.Server // answers authorities
+	postponed []port       // for them, which were taken at the start
+	limited   map[protocol]func(net.Listener) net.Listener
 }
 
 // assemble joins the parts.

@@ -3,7 +3,8 @@
 // 8737), on listeners that serve nothing else.
 //
 // Nothing that a client does starts an order: one loop asks, when there is no
-// certificate or a third of its life is left, and waits longer after each failure.
+// certificate, or a third of its life is left, or it is for other names or from another
+// authority, and waits longer after each failure.
 package acme
 
 import (
@@ -33,6 +34,13 @@ const (
 	CertificateFile = "certificate.pem" // with its chain and its key
 	accountFile     = "account.pem"
 	attemptFile     = "last-attempt"
+	roomFile        = "room" // there while an order is under way
+)
+
+// Ways to prove a name, as RFC 8555 and RFC 8737 call them.
+const (
+	ProofHTTP = "http-01"
+	ProofTLS  = "tls-alpn-01"
 )
 
 const (
@@ -40,6 +48,7 @@ const (
 	firstWait    = 5 * time.Minute  // Let's Encrypt counts five failures of a name in an hour
 	longestWait  = 12 * time.Hour
 	longestLook  = time.Hour        // between looks at the clock, which may be set
+	leastBetween = time.Hour        // between two certificates, unless they live for less than three of these
 	restartWait  = 15 * time.Minute // the longest wait after a failure before a restart
 	longestSpare = 30 * 24 * time.Hour
 )
@@ -51,8 +60,6 @@ type Config struct {
 	Email     string   // of whom the authority may write to; "" for nobody
 	Directory string   // URL of the authority; "" is LetsEncrypt
 	Roots     *x509.CertPool
-
-	HTTP, TLS bool // which listeners there are, at least one
 	Log       *slog.Logger
 }
 
@@ -63,8 +70,10 @@ func (c Config) File() string { return filepath.Join(c.Dir, CertificateFile) }
 type Client struct {
 	config Config
 	now    func() time.Time
+	opened chan struct{} // closed by the first call of Listening
 
 	mu         sync.Mutex
+	proofs     []string                    // that can be given
 	responses  map[string]string           // to HTTP-01, by path
 	challenges map[string]*tls.Certificate // of TLS-ALPN-01, by name
 }
@@ -77,7 +86,21 @@ func New(c Config) (*Client, error) {
 	if c.Directory == "" {
 		c.Directory = LetsEncrypt
 	}
-	return &Client{config: c, now: time.Now, responses: make(map[string]string), challenges: make(map[string]*tls.Certificate)}, nil
+	return &Client{
+		config: c, now: time.Now, opened: make(chan struct{}),
+		responses: make(map[string]string), challenges: make(map[string]*tls.Certificate),
+	}, nil
+}
+
+// Listening tells that there is a listener for this proof from now on. Run asks for
+// nothing before the first one: to fail costs one of the few tries in an hour.
+func (c *Client) Listening(proof string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.proofs) == 0 {
+		close(c.opened)
+	}
+	c.proofs = append(c.proofs, proof)
 }
 
 // HTTPHandler answers HTTP-01 challenges, and nothing else.
@@ -117,6 +140,11 @@ func (c *Client) TLSConfig() *tls.Config {
 // Run gets the certificate and renews it until ctx ends. After each time it calls
 // renewed.
 func (c *Client) Run(ctx context.Context, renewed func()) {
+	select {
+	case <-c.opened:
+	case <-ctx.Done():
+		return
+	}
 	failures := 0
 	wait := c.untilRestart()
 	if wait > 0 {
@@ -134,19 +162,31 @@ func (c *Client) Run(ctx context.Context, renewed func()) {
 			continue
 		}
 		c.config.Log.Info("asking for a certificate", "names", strings.Join(c.config.Names, " "), "authority", c.config.Directory, "because", why)
-		if err := c.attempt(ctx); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			wait = max(backOff(failures), asked(err))
-			failures++
-			c.config.Log.Error("no certificate from the authority", "names", strings.Join(c.config.Names, " "), "error", err,
-				"next_try", c.now().Add(wait).Format(time.RFC3339))
+		err := c.attempt(ctx)
+		if err == nil || errors.Is(err, errStillDue) {
+			renewed()
+		}
+		if err == nil {
+			failures, wait = 0, c.rest()
 			continue
 		}
-		failures = 0
-		renewed()
+		if ctx.Err() != nil {
+			return
+		}
+		wait = max(backOff(failures), asked(err))
+		failures++
+		c.config.Log.Error("no certificate from the authority", "names", strings.Join(c.config.Names, " "), "error", err,
+			"next_try", c.now().Add(wait).Format(time.RFC3339))
 	}
+}
+
+// rest is the least time between a certificate and the order of the next one.
+func (c *Client) rest() time.Duration {
+	leaf, _, err := c.current()
+	if err != nil {
+		return leastBetween
+	}
+	return min(leaf.NotAfter.Sub(leaf.NotBefore)/3, leastBetween)
 }
 
 // backOff is how long to wait after some failures: longer each time, and not at
@@ -177,24 +217,32 @@ func (c *Client) untilRestart() time.Duration {
 	return min(max(restartWait-c.now().Sub(st.ModTime()), 0), restartWait)
 }
 
-// attempt is one order. What it leaves when it fails tells the next process.
-func (c *Client) attempt(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, orderTime)
+// errStillDue is a certificate that does not end the need for one.
+var errStillDue = errors.New("the new certificate is due for renewal at once")
+
+// attempt is one order. What it leaves when it fails tells the next process; one that
+// the end of the server cuts off has not failed.
+func (c *Client) attempt(serving context.Context) error {
+	ctx, cancel := context.WithTimeout(serving, orderTime)
 	defer cancel()
 	mark := filepath.Join(c.config.Dir, attemptFile)
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
 		return err
 	}
 	now := c.now()
-	if err := errors.Join(os.Chtimes(mark, now, now), c.order(ctx)); err != nil {
-		return err
+	err := errors.Join(os.Chtimes(mark, now, now), c.order(ctx))
+	if due, why := c.due(); err == nil && !c.now().Before(due) {
+		err = fmt.Errorf("%w: %s; is the clock of this machine right?", errStillDue, why)
 	}
-	return os.Remove(mark)
+	if err == nil || serving.Err() != nil {
+		return errors.Join(err, os.Remove(mark))
+	}
+	return err
 }
 
 // due is when to ask for a certificate, and why.
 func (c *Client) due() (at time.Time, why string) {
-	leaf, err := c.current()
+	leaf, authority, err := c.current()
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return time.Time{}, "there is none yet"
@@ -202,6 +250,8 @@ func (c *Client) due() (at time.Time, why string) {
 		return time.Time{}, "the one there is cannot be read: " + err.Error()
 	case !sameNames(leaf.DNSNames, c.config.Names):
 		return time.Time{}, "it is for other names"
+	case authority != "" && authority != c.config.Directory:
+		return time.Time{}, "it is from another authority"
 	}
 	spare := min(leaf.NotAfter.Sub(leaf.NotBefore)/3, longestSpare)
 	return leaf.NotAfter.Add(-spare), "it expires on " + leaf.NotAfter.Format(time.DateOnly)
@@ -212,17 +262,21 @@ func sameNames(a, b []string) bool {
 	return slices.Equal(a, b)
 }
 
-// current is the certificate there is.
-func (c *Client) current() (*x509.Certificate, error) {
+// current is the certificate there is, and the authority that it is from; "" if that
+// was not written down.
+func (c *Client) current() (leaf *x509.Certificate, authority string, err error) {
 	text, err := os.ReadFile(c.config.File())
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	pair, err := tls.X509KeyPair(text, text)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return pair.Leaf, nil
+	if first, _, _ := strings.Cut(string(text), "\n"); strings.HasPrefix(first, fromPrefix) {
+		authority = strings.TrimPrefix(first, fromPrefix)
+	}
+	return pair.Leaf, authority, nil
 }
 
 // sleep waits; false when ctx has ended.

@@ -1,28 +1,35 @@
 package acme
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
 func newClient(t *testing.T, names ...string) *Client {
 	t.Helper()
-	c, err := New(Config{Dir: filepath.Join(t.TempDir(), "acme"), Names: names, HTTP: true, Log: slog.New(slog.DiscardHandler)})
+	c, err := New(Config{Dir: filepath.Join(t.TempDir(), "acme"), Names: names, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Listening(ProofHTTP)
 	return c
 }
 
@@ -74,6 +81,25 @@ func TestDue(t *testing.T) {
 		}
 	}
 	c := newClient(t, "a.example")
+	issue(t, c, now, now.Add(90*day), "a.example")
+	if at, _ := c.due(); !at.Equal(now.Add(60 * day)) {
+		t.Errorf("of the same authority: due %v", at)
+	}
+	c.config.Directory = "https://another.example/dir"
+	if at, why := c.due(); !at.IsZero() || why != "it is from another authority" {
+		t.Errorf("of another authority: due %v (%s)", at, why)
+	}
+	text, err := os.ReadFile(c.config.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, unmarked, _ := strings.Cut(string(text), "\n")
+	if err := os.WriteFile(c.config.File(), []byte(unmarked), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if at, _ := c.due(); !at.Equal(now.Add(60 * day)) {
+		t.Errorf("of an authority that was not written down: due %v", at)
+	}
 	if err := os.WriteFile(c.config.File(), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -93,10 +119,9 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
-// TestTooOften: when the authority says that we came too often, it is asked once,
-// and no sooner again than it wants.
-func TestTooOften(t *testing.T) {
-	requests := 0
+// refusing starts an authority that has the client ask answer for all it wants.
+func refusing(t *testing.T, c *Client, answer http.HandlerFunc) {
+	t.Helper()
 	authority := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			own := "https://" + r.Host
@@ -105,18 +130,27 @@ func TestTooOften(t *testing.T) {
 		}
 		w.Header().Set("Replay-Nonce", "once")
 		if r.Method == http.MethodPost {
-			requests++
-			w.Header().Set("Retry-After", "100000")
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(http.StatusTooManyRequests)
-			fmt.Fprint(w, `{"type":"urn:ietf:params:acme:error:rateLimited"}`)
+			answer(w, r)
 		}
 	}))
-	defer authority.Close()
-	c := newClient(t, "a.example")
+	t.Cleanup(authority.Close)
 	c.config.Directory = authority.URL + "/dir"
 	c.config.Roots = x509.NewCertPool()
 	c.config.Roots.AddCert(authority.Certificate())
+}
+
+// TestTooOften: when the authority says that we came too often, it is asked once,
+// and no sooner again than it wants.
+func TestTooOften(t *testing.T) {
+	requests := 0
+	c := newClient(t, "a.example")
+	refusing(t, c, func(w http.ResponseWriter, _ *http.Request) {
+		requests++
+		w.Header().Set("Retry-After", "100000")
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusTooManyRequests)
+		fmt.Fprint(w, `{"type":"urn:ietf:params:acme:error:rateLimited"}`)
+	})
 	err := c.attempt(t.Context())
 	if wait := asked(err); wait < 99000*time.Second || wait > 100000*time.Second {
 		t.Errorf("it waits %v after %v", wait, err)
@@ -127,6 +161,66 @@ func TestTooOften(t *testing.T) {
 	if wait := asked(errNoChallenge); wait != 0 {
 		t.Errorf("another error: it waits %v", wait)
 	}
+}
+
+// TestCutOff: an order that the end of the server cuts off is no failure that the
+// next server has to wait for.
+func TestCutOff(t *testing.T) {
+	c := newClient(t, "a.example")
+	ctx, cancel := context.WithCancel(t.Context())
+	refusing(t, c, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // or the server would not see that the client goes
+		cancel()
+		<-r.Context().Done()
+	})
+	if err := c.attempt(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("cut off: %v", err)
+	}
+	if wait := c.untilRestart(); wait != 0 {
+		t.Errorf("the next server waits %v", wait)
+	}
+}
+
+// TestNoRoom: when the certificate could not be written, the authority is not asked
+// for it.
+func TestNoRoom(t *testing.T) {
+	requests := 0
+	c := newClient(t, "a.example")
+	refusing(t, c, func(w http.ResponseWriter, _ *http.Request) {
+		requests++
+		w.WriteHeader(http.StatusForbidden)
+	})
+	if err := c.attempt(t.Context()); err == nil || requests == 0 {
+		t.Fatalf("with room: %v, %d requests", err, requests)
+	}
+	names, err := filepath.Glob(filepath.Join(c.config.Dir, "*"))
+	if len(names) != 2 || err != nil { // of the account and the failure
+		t.Errorf("afterwards there are %q, %v", names, err)
+	}
+	requests = 0
+	limitFiles(t, room/2) // in place of a full disk
+	if err := c.attempt(t.Context()); !errors.Is(err, syscall.EFBIG) || requests != 0 {
+		t.Errorf("without room: %v, %d requests", err, requests)
+	}
+}
+
+// limitFiles has no file of this process grow beyond some octets until the test ends.
+func limitFiles(t *testing.T, octets uint64) {
+	t.Helper()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: octets, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+			t.Error(err)
+		}
+		signal.Reset(syscall.SIGXFSZ)
+	})
 }
 
 // TestRestart: what is left to wait of a failure holds for the next process, for

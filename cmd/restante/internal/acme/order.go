@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,10 +26,19 @@ import (
 const (
 	requestTime = time.Minute // for one request to the authority
 	maxTries    = 5           // of a request that met a fault of the authority
+	room        = 64 << 10    // octets, more than any chain and its key
+	// fromPrefix begins the first line of the certificate's file, before the PEM (RFC 7468
+	// has such text); the URL of the authority follows.
+	fromPrefix = "Authority: "
 )
 
 // order gets a certificate with a new key, and keeps it.
 func (c *Client) order(ctx context.Context) error {
+	release, err := c.reserve()
+	if err != nil {
+		return fmt.Errorf("making room for the certificate: %w", err)
+	}
+	defer release()
 	client, err := c.register(ctx)
 	if err != nil {
 		return fmt.Errorf("registering with the authority: %w", err)
@@ -58,7 +68,19 @@ func (c *Client) order(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("getting the certificate: %w", err)
 	}
+	release()
 	return c.keep(chain, key)
+}
+
+// reserve takes the room on the disk that the certificate needs until release is
+// called: a full disk must be seen before the authority counts one more order.
+func (c *Client) reserve() (release func(), err error) {
+	file := filepath.Join(c.config.Dir, roomFile)
+	filler := make([]byte, room)
+	if _, err := rand.Read(filler); err != nil { // nothing that a file system makes small
+		return nil, err
+	}
+	return func() { _ = os.Remove(file) }, replace.File(file, filler) // a second release finds nothing
 }
 
 // register makes a client of the account, which is made when there is none.
@@ -130,12 +152,11 @@ func reasonOf(err error) error {
 
 // pick chooses a challenge that a listener is there for.
 func (c *Client) pick(offered []*acme.Challenge) *acme.Challenge {
-	for _, way := range []struct {
-		on   bool
-		kind string
-	}{{c.config.TLS, "tls-alpn-01"}, {c.config.HTTP, "http-01"}} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, proof := range []string{ProofTLS, ProofHTTP} {
 		for _, challenge := range offered {
-			if way.on && challenge.Type == way.kind {
+			if challenge.Type == proof && slices.Contains(c.proofs, proof) {
 				return challenge
 			}
 		}
@@ -147,7 +168,7 @@ func (c *Client) pick(offered []*acme.Challenge) *acme.Challenge {
 func (c *Client) present(client *acme.Client, challenge *acme.Challenge, name string) (done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if challenge.Type == "http-01" {
+	if challenge.Type == ProofHTTP {
 		path := client.HTTP01ChallengePath(challenge.Token)
 		if c.responses[path], err = client.HTTP01ChallengeResponse(challenge.Token); err != nil {
 			return nil, err
@@ -210,6 +231,7 @@ func keyBlock(key *ecdsa.PrivateKey) (*pem.Block, error) {
 // that a key without its certificate is never seen.
 func (c *Client) keep(chain [][]byte, key *ecdsa.PrivateKey) error {
 	var text bytes.Buffer
+	text.WriteString(fromPrefix + c.config.Directory + "\n")
 	for _, der := range chain {
 		if err := pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
 			return err
