@@ -92,7 +92,7 @@ func (s *server) serveACME(l boundPort) error {
 // postpone tells of a port for the proofs that is taken: mail does not wait for it.
 func (s *server) postpone(p port, err error) {
 	s.postponed = append(s.postponed, p)
-	s.log.Error("the authority cannot come to this port, the rest is served; it is tried again until it is free. Another port may be taken in its place: see the settings tls.acme_tls and tls.acme_http",
+	s.log.Error("the authority cannot come to this port, all else is served; it is tried again, and another may be used: see tls.acme_tls and tls.acme_http",
 		"protocol", p.protocol, "error", err)
 }
 
@@ -109,7 +109,7 @@ func (s *server) servePostponed(ctx context.Context, p port) error {
 		}
 		l, err := s.listen(p)
 		if errors.Is(err, syscall.EACCES) {
-			s.log.Error("a port for the authority cannot be opened any more after the start: free it and restart the server", "protocol", p.protocol, "error", err)
+			s.log.Error("a port for the authority cannot be opened after root was given up: free it, and restart the server", "protocol", p.protocol, "error", err)
 			return nil
 		}
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -243,21 +244,16 @@ func TestACMETakenPort(t *testing.T) {
 	defer taken.Close()
 	s := prepareServer(t, serverOptions{settings: a.settings("http")})
 	s.start(serverOptions{})
-	var line map[string]any
+	const told = "the authority cannot come to this port, all else is served; it is tried again, and another may be used: see tls.acme_tls and tls.acme_http"
 	eventually(t, "the port is told", func() bool {
 		for _, r := range s.log.find("listening", nil) {
 			if r["protocol"] == "acme-http" {
 				t.Fatal("it listens on a port that is taken")
 			}
 		}
-		for _, text := range strings.Split(s.log.text(), "\n") {
-			if strings.Contains(text, "tls.acme_tls") && json.Unmarshal([]byte(text), &line) == nil {
-				return true
-			}
-		}
-		return false
+		return len(s.log.find(told, nil)) > 0
 	})
-	if line["level"] != "ERROR" || !strings.Contains(fmt.Sprint(line["error"]), a.http) {
+	if line := s.log.one(t, told, nil); line["level"] != "ERROR" || !strings.Contains(fmt.Sprint(line["error"]), a.http) {
 		t.Errorf("it is told as %v", line)
 	}
 	s.talk(t, "pop3s").want("QUIT", "+OK")
@@ -271,6 +267,35 @@ func TestACMETakenPort(t *testing.T) {
 	s.log.one(t, "listening", map[string]any{"protocol": "acme-http"})
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit status %d", code)
+	}
+}
+
+// TestACMETakenLowPort: who has given up root cannot try a low port again, and says so.
+func TestACMETakenLowPort(t *testing.T) {
+	t.Parallel() // it waits some seconds
+	if start, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); os.Geteuid() != 0 || err != nil || strings.TrimSpace(string(start)) != "1024" {
+		t.Skipf("not root, or low ports are for everybody: %s, %v", start, err)
+	}
+	var taken net.Listener
+	for port := 600; taken == nil && port < 1024; port++ {
+		taken, _ = net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)) // others may be in use
+	}
+	if taken == nil {
+		t.Skip("no low port is free")
+	}
+	defer taken.Close()
+	a := authority{url: "https://127.0.0.1:1/dir", http: taken.Addr().String(), roots: filepath.Join(t.TempDir(), "roots.pem")}
+	restanteCertificate(t, "", a.roots, a.roots+".key")
+	s := prepareServer(t, serverOptions{settings: a.settings("http")})
+	s.ownedByOther(t)
+	if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(a.roots)), 0o755), os.Chmod(filepath.Dir(a.roots), 0o755), os.Chmod(a.roots, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	s.start(serverOptions{})
+	s.talk(t, "pop3s").want("QUIT", "+OK")
+	line := s.log.one(t, "a port for the authority cannot be opened after root was given up: free it, and restart the server", nil)
+	if !strings.Contains(fmt.Sprint(line["error"]), a.http) {
+		t.Errorf("it does not name the port: %v", line)
 	}
 }
 

@@ -211,6 +211,18 @@ func TestStartAsRoot(t *testing.T) {
 	}
 }
 
+// ownedByOther gives the data directory to another user than root, who can pass to it.
+func (s *testServer) ownedByOther(t *testing.T) {
+	t.Helper()
+	err := tool("chown", "-R", "65534:65534", filepath.Join(s.dir, "data"))
+	for _, dir := range []string{filepath.Dir(s.dir), s.dir} {
+		err = errors.Join(err, os.Chmod(dir, 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestStartRootsKey: started by root, a server that cannot read its key again says so.
 func TestStartRootsKey(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -219,14 +231,7 @@ func TestStartRootsKey(t *testing.T) {
 	s := prepareServer(t, serverOptions{})
 	makePair(t, s.dir, "pair", "mail.example.org")
 	s.appendConfig(t, certificateSetting("pair.crt", "pair.key"))
-	if err := tool("chown", "-R", "65534:65534", filepath.Join(s.dir, "data")); err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{filepath.Dir(s.dir), s.dir} {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.ownedByOther(t)
 	if err := os.Chmod(filepath.Join(s.dir, "pair.crt"), 0o644); err != nil {
 		t.Fatal(err)
 	}
