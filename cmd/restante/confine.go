@@ -87,9 +87,10 @@ func denied(abi int) landlock.Config {
 
 // rules are what stays allowed.
 func (s *server) rules() []landlock.Rule {
+	all := landlock.V6.HandledAccessFS &^ (kernel.AccessFSExecute | kernel.AccessFSIoctlDev)
 	rules := []landlock.Rule{
-		landlock.RWDirs(s.config.DataDir).WithRefer(),
-		landlock.RODirs(s.readable...).IgnoreIfMissing(),
+		landlock.PathAccess(all, s.config.DataDir),
+		landlock.PathAccess(kernel.AccessFSReadFile|kernel.AccessFSReadDir, s.readable...).IgnoreIfMissing(),
 	}
 	if s.config.TLS.ACME {
 		rules = append(rules, authorityPorts(s.config.TLS.ACMEDirectory)...)

@@ -110,8 +110,9 @@ func forbidden(dir, outside string) map[string]func() error {
 		"move others' data in":         func() error { return os.Rename(filepath.Join(sibling, "file"), filepath.Join(dir, "data", "file")) },
 		"link others' data in":         func() error { return os.Link(filepath.Join(sibling, "file"), filepath.Join(dir, "data", "file")) },
 		"truncate a file beside":       func() error { return os.Truncate(filepath.Join(sibling, "file"), 0) },
-		"run a program":                func() error { return exec.Command("/bin/true").Run() },
-		"run itself":                   func() error { return exec.Command("/proc/self/exe", "-test.run=^$").Run() },
+		"run a program":                func() error { return execute("/bin/true") },
+		"run a file that it makes":     func() error { return runOwn(filepath.Join(dir, "data", "program")) },
+		"run itself":                   func() error { return execute("/proc/self/exe", "-test.run=^$") },
 		"listen":                       func() error { return listenTCP("127.0.0.1:0") },
 		"listen on every address":      func() error { return listenTCP(":0") },
 		"connect to a server":          func() error { return closed(net.Dial("tcp", outside)) },
@@ -119,6 +120,23 @@ func forbidden(dir, outside string) map[string]func() error {
 		"signal another process":       func() error { return syscall.Kill(os.Getppid(), 0) },
 		"connect to abstract sockets":  func() error { return closed(net.Dial("unix", abstractSocket(outside))) },
 	}
+}
+
+// runOwn makes a file and runs it; what is in it comes to nothing.
+func runOwn(name string) error {
+	if err := os.WriteFile(name, []byte("x"), 0o700); err != nil {
+		return err
+	}
+	return execute(name)
+}
+
+// execute starts a program without what package exec opens for it.
+func execute(name string, args ...string) error {
+	p, err := os.StartProcess(name, append([]string{name}, args...), &os.ProcAttr{})
+	if err == nil {
+		_, err = p.Wait()
+	}
+	return err
 }
 
 // abstractSocket is one that goes with a port which nobody else has.
@@ -276,109 +294,4 @@ func TestConfinedRenewal(t *testing.T) {
 func (s *testServer) certificate(t *testing.T) *x509.Certificate {
 	t.Helper()
 	return s.shown(t, "mail.example.org")["pop3s"]
-}
-
-// TestConfinedReload: only directories that cannot be reached are told at a reload.
-func TestConfinedReload(t *testing.T) {
-	t.Parallel()
-	landlocked(t)
-	s := prepareServer(t, serverOptions{})
-	s.start(serverOptions{})
-	s.log.one(t, "landlock in force", nil)
-	below, beside := filepath.Join(s.dir, "below"), t.TempDir()
-	if err := os.Mkdir(below, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{below, beside} {
-		makePair(t, dir, "pair", "mail.example.org")
-	}
-	s.appendConfig(t, certificateSetting(filepath.Join(below, "pair.crt"), filepath.Join(below, "pair.key")))
-	const warning = "this directory came into the settings after the start, and cannot be reached before a restart"
-	for _, then := range []string{"reloaded the settings and certificates", "reload failed; the settings and certificates stay as they were"} {
-		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		s.log.one(t, then, nil)
-		s.appendConfig(t, certificateSetting(filepath.Join(beside, "pair.crt"), filepath.Join(beside, "pair.key")))
-	}
-	s.log.one(t, warning, map[string]any{"directory": beside})
-	if n := len(s.log.find(warning, nil)); n != 1 {
-		t.Errorf("%d warnings", n)
-	}
-}
-
-// TestNoNewPrivileges: the server gives up to have more rights, with Landlock and
-// without, on each of its threads.
-func TestNoNewPrivileges(t *testing.T) {
-	t.Parallel()
-	for _, landlock := range []bool{true, false} {
-		s := prepareServer(t, serverOptions{settings: fmt.Sprintf("[sandbox]\nlandlock = %t\n", landlock)})
-		s.start(serverOptions{})
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.cmd.Process.Pid))
-		if err != nil || len(threads) == 0 {
-			t.Fatalf("threads: %q, %v", threads, err)
-		}
-		for _, name := range threads {
-			if text, err := os.ReadFile(name); err == nil && !strings.Contains(string(text), "\nNoNewPrivs:\t1\n") {
-				t.Errorf("landlock %t: %s:\n%s", landlock, name, text)
-			}
-		}
-	}
-}
-
-// replacing is a program for TestConfinedNames: it starts a server, confines it, has
-// somebody else replace a file, and reads it.
-func replacing() {
-	if err := tryReplacing(os.Args[1], "/etc/resolv.conf"); err != nil {
-		fmt.Println(err)
-		os.Exit(exitFailed)
-	}
-}
-
-func tryReplacing(dir, file string) error {
-	s, err := startHere(dir)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	other := exec.Command("sh", "-c", `read go; f=$(readlink -f "$1"); echo "# new" >"$f.new"; mv "$f.new" "$f"`, "sh", file)
-	goOn, err := other.StdinPipe()
-	if err == nil {
-		err = other.Start()
-	}
-	if err == nil {
-		err = s.confine(s.configFile)
-	}
-	if err = errors.Join(err, goOn.Close(), other.Wait()); err != nil {
-		return err
-	}
-	text, err := os.ReadFile(file)
-	if err == nil && string(text) != "# new\n" {
-		err = errors.New("it was not replaced")
-	}
-	return err
-}
-
-// TestConfinedNames: with an authority to ask, the server goes on to read how names are
-// looked up after that has changed.
-func TestConfinedNames(t *testing.T) {
-	landlocked(t)
-	packageTest(t, "unshare", "mount")
-	for _, kind := range []string{"file", "link"} {
-		s := prepareServer(t, serverOptions{settings: `
-[tls]
-acme = true
-acme_names = ["mail.example.org"]
-acme_directory = "https://127.0.0.1:1/dir"
-acme_http = ["127.0.0.1:0"]
-`})
-		const script = `cp -a /etc "$1/etc" && mount --bind "$1/etc" /etc && rm -f /etc/resolv.conf && mkdir "$1/run" && echo "# old" >"$1/run/resolv.conf" || exit 1
-case $2 in file) mv "$1/run/resolv.conf" /etc/;; link) ln -s "$1/run/resolv.conf" /etc/;; esac
-exec replacing "$3"`
-		cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", t.TempDir(), kind, s.dir)
-		cmd.Env = serveEnv(s.config)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", kind, err, out)
-		}
-	}
 }
