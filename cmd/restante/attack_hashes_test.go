@@ -116,7 +116,7 @@ func TestAttackHashCosts(t *testing.T) {
 		{"{SSHA512}" + strings.Repeat("QUFB", 1000), "it is not one line of at most 512 octets"},
 		{"{SSHA}!", "it is not Base64"},
 		{"{" + strings.Repeat("X", 400) + "}", "the scheme in braces is unknown"},
-		{argon("m=1048576,t=4,p=1"), "its costs are out of bounds: m is at most 131072"},
+		{strings.Replace(argon("m=1048576,t=4,p=1"), digits[:43], digits[:42]+"8", 1), "its costs are out of bounds: m is at most 131072"},
 		{"", "it is no hash"},
 	} {
 		for what, run := range map[string]func() (string, string, int){
