@@ -90,10 +90,10 @@ func (x *Limiter) Reconfigure(l Limits) {
 	x.limits = l
 }
 
-// Wrap returns a listener whose Accept yields only connections within the
-// limits, and goes on after errors that pass. The others get the refusal, a complete reply line, and are closed
-// without holding up Accept; with an empty refusal, as before a TLS handshake,
-// they are closed at once. l must be a TCP listener. The connections embed
+// Wrap returns a listener whose Accept yields only connections within the limits, and
+// goes on after errors that pass. The others get the refusal, a complete reply line,
+// and are closed without holding up Accept; with an empty refusal, as before a TLS
+// handshake, they are closed at once. l must be a TCP listener. The connections embed
 // *net.TCPConn, and count until their Close.
 func (x *Limiter) Wrap(l net.Listener, refusal string) net.Listener {
 	return &listener{Listener: l, limiter: x, text: refusal, closing: make(chan struct{})}
