@@ -293,9 +293,6 @@ func (s *source) place(a address, at place, found bool) error {
 	if errors.Is(err, os.ErrNotExist) || passing(err) != nil {
 		return err
 	}
-	if err := ignoreMissing(s.store.disk.unlink(dir, at.name)); err != nil {
-		return err
-	}
 	if err := s.store.enterCopy(s.name, a, dir, at.name); err != nil {
 		return err
 	}
