@@ -130,6 +130,10 @@ func TestUnreadable(t *testing.T) {
 				t.Fatal(err)
 			}
 			shut(t, j)
+			kept, err := filepath.Glob(filepath.Join(dir, unreadablePrefix+"*"))
+			if want := c.name != "not needed any more"; err != nil || len(kept) > 0 != want {
+				t.Errorf("kept %q, %v", kept, err)
+			}
 			reports = nil
 			j = open(t, dir, o) // a segment that could not be read is not used again
 			wantReplay(t, j)

@@ -36,7 +36,9 @@
 //     Until there is one, Needed asks for a checkpoint, which begins it.
 //  9. A block that the disk cannot read counts as invalid. Segments before the last
 //     checkpoint are not read at all. Replay fails when it finds damage that Open has
-//     not reported: what is lost then must not be forgotten in silence.
+//     not reported: what is lost then must not be forgotten in silence. A segment
+//     that could not be read is renamed and kept, not removed. When no header can be
+//     read, or more than one cannot, Open fails: records may be there.
 //
 // Blocks that were written before are overwritten in place, so that the sync of
 // a frame has no metadata of the file system to write; a segment that is new

@@ -1,11 +1,9 @@
 package journal
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -37,9 +35,16 @@ func Open(path string, o Options) (_ *Journal, err error) {
 	}()
 	found, err := openSegments(root, os.O_RDWR, o.Read)
 	j.free = found
+	if err == nil {
+		err = known(found)
+	}
 	if err != nil {
 		return nil, err
 	}
+	if found, err = j.keepUnreadable(found); err != nil {
+		return nil, err
+	}
+	j.free = found
 	if err := stable.File(dir); err != nil {
 		return nil, err
 	}
@@ -164,18 +169,6 @@ func openSegments(root *os.Root, flag int, read reader) (found []*segment, err e
 		}
 	}
 	return found, nil
-}
-
-// readHeader gives no header, all zero, for a file that has none. One that was
-// there, and cannot be made out any more, is damage.
-func readHeader(f *os.File, read reader) (h segmentHeader, damaged bool, err error) {
-	head := make([]byte, block)
-	n, err := read(f, head, 0)
-	if err != nil && err != io.EOF {
-		return h, false, fmt.Errorf("reading %s: %w", f.Name(), err)
-	}
-	h, ok := decodeHeader(head[:n])
-	return h, !ok && n == block && !bytes.Equal(head, zeros), nil
 }
 
 // chain is the segments in use, oldest first, and what they say.
@@ -371,8 +364,13 @@ func (j *Journal) create() (*segment, error) {
 }
 
 // remove removes the file of a segment that is not in use. Should it come back
-// after a crash, no chain leads to it.
+// after a crash, no chain leads to it. What could not be read of it may be records,
+// so it is kept then.
 func (j *Journal) remove(s *segment) {
-	_ = j.root.Remove(filepath.Base(s.file.Name()))
+	if s.unreadable != nil {
+		_, _ = j.setAside(s)
+	} else {
+		_ = j.root.Remove(filepath.Base(s.file.Name()))
+	}
 	_ = s.file.Close()
 }

@@ -7,8 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // block is the unit of writing. A block that holds an acknowledged record is
@@ -167,9 +165,6 @@ type segment struct {
 	unreadable error // the same, of blocks
 }
 
-// reader is a call as (*os.File).ReadAt.
-type reader func(f *os.File, p []byte, off int64) (int, error)
-
 // mostUnreadable is how many blocks of a segment may be unreadable. Each may take a
 // disk half a minute, and one with more has other troubles.
 const mostUnreadable = 64
@@ -204,11 +199,6 @@ func (s *segment) readBlocks(b []byte, read reader) (n int, lost, err error) {
 		}
 	}
 	return n, lost, nil
-}
-
-// unreadable is whether err is about what the disk has there, or has not.
-func unreadable(err error) bool {
-	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN)
 }
 
 // walk calls fn for each valid frame in the first limit octets, in order. It
