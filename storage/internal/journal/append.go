@@ -88,13 +88,7 @@ func (j *Journal) lead(own *entry) {
 // next moves the next batch out of the queue when there is room for it. Checkpoints
 // go first and alone: they make room. So do urgent records when there is no room for
 // others. When there will be none, the batch is all that waits.
-func (j *Journal) next() (err error) {
-	overdue, since := (*time.Timer)(nil), j.checkpoints
-	defer func() {
-		if overdue != nil {
-			overdue.Stop()
-		}
-	}()
+func (j *Journal) next() error {
 	for {
 		if i := j.waiting(keptByNone); i >= 0 {
 			j.take(i, i+1)
@@ -102,6 +96,9 @@ func (j *Journal) next() (err error) {
 		}
 		n, octets, keeps := j.ready()
 		if j.within(octets, keeps) {
+			if keeps == keptByMost {
+				j.relax()
+			}
 			j.take(0, n)
 			return nil
 		}
@@ -116,25 +113,34 @@ func (j *Journal) next() (err error) {
 			}
 			return fmt.Errorf("%w: %w", ErrFull, j.stalled)
 		}
-		if overdue == nil || since != j.checkpoints {
-			if overdue != nil {
-				overdue.Stop()
-			}
-			since = j.checkpoints
-			overdue = time.AfterFunc(j.options.Patience, func() { j.overdue(since) })
+		if j.overdue == nil {
+			j.hurry()
 		}
 		j.press()
 		j.space.Wait()
 	}
 }
 
-// overdue stalls the journal, if no checkpoint has succeeded since there were so many.
-func (j *Journal) overdue(since uint64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.checkpoints == since {
-		j.stalled = fmt.Errorf("no checkpoint in %v", j.options.Patience)
-		j.space.Broadcast()
+// hurry has records refused when ordinary ones find no room for long, whatever
+// urgent ones may do meanwhile.
+func (j *Journal) hurry() {
+	var overdue *time.Timer
+	overdue = time.AfterFunc(j.options.Patience, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.overdue == overdue {
+			j.stalled = fmt.Errorf("no checkpoint in %v", j.options.Patience)
+			j.space.Broadcast()
+		}
+	})
+	j.overdue = overdue
+}
+
+// relax ends what hurry began: there is room, or a checkpoint has succeeded.
+func (j *Journal) relax() {
+	if j.overdue != nil {
+		j.overdue.Stop()
+		j.overdue = nil
 	}
 }
 

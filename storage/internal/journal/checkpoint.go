@@ -75,7 +75,7 @@ func (j *Journal) Checkpoint(seq uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.checkpoint = max(j.checkpoint, seq)
-	j.checkpoints++
+	j.relax()
 	j.stalled = nil
 	j.release()
 	j.space.Broadcast()

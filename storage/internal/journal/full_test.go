@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestUrgentInFullJournal: records that make room are taken while others wait for it,
@@ -85,15 +86,47 @@ func TestUrgentIsBounded(t *testing.T) {
 	add(t, j, "x")
 }
 
+// TestPatienceBesideRemovals: removals, which still find room, do not have a delivery
+// wait any longer.
+func TestPatienceBesideRemovals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := open(t, t.TempDir(), Options{MaxSegments: 2})
+		fill(t, j)
+		begin, waited := time.Now(), time.Duration(0)
+		go func() {
+			if _, _, err := j.Append(make([]byte, 5000)); !errors.Is(err, ErrFull) {
+				t.Errorf("Append = %v, want %v", err, ErrFull)
+			}
+			waited = time.Since(begin)
+		}()
+		for range 3 {
+			time.Sleep(50 * time.Second)
+			if _, applied, err := j.AppendUrgent([]byte("removed")); err != nil {
+				t.Error(err)
+			} else {
+				applied()
+			}
+			synctest.Wait()
+		}
+		if waited != time.Minute {
+			t.Errorf("Append waited %v of 2m30s, want 1m", waited)
+		}
+		shut(t, j)
+	})
+}
+
 // TestOverdue: patience that ends when a checkpoint has just made room stalls nobody.
 func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := open(t, t.TempDir(), Options{MaxSegments: 2})
-		since := j.checkpoints
-		if err := j.Checkpoint(add(t, j, "one")); err != nil {
+		fill(t, j)
+		j.mu.Lock()
+		j.hurry()
+		j.mu.Unlock()
+		if err := j.Checkpoint(j.Last()); err != nil {
 			t.Fatal(err)
 		}
-		j.overdue(since)
+		time.Sleep(2 * time.Minute)
 		fill(t, j)
 		ended := make(chan error)
 		go func() {

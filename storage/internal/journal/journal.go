@@ -140,14 +140,14 @@ type Journal struct {
 	queue   []*entry
 	leading bool // somebody is writing
 	closed  bool
-	stalled error // why the last checkpoint failed
+	stalled error       // why the last checkpoint failed
+	overdue *time.Timer // since ordinary records found no room
 
-	last        uint64 // sequence number given last, to a record or one that failed
-	record      uint64 // the same, of the last that is no checkpoint
-	unfenced    bool   // the last write failed: no header says yet that it does not count
-	checkpoint  uint64 // records up to here are not needed
-	checkpoints uint64 // how many have succeeded
-	round       *round
+	last       uint64 // sequence number given last, to a record or one that failed
+	record     uint64 // the same, of the last that is no checkpoint
+	unfenced   bool   // the last write failed: no header says yet that it does not count
+	checkpoint uint64 // records up to here are not needed
+	round      *round
 
 	// These change only under mu and by the one who writes.
 	chain  []*segment // in use, oldest first
@@ -205,6 +205,7 @@ func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.closed = true
+	j.relax()
 	j.space.Broadcast()
 	for j.leading {
 		j.space.Wait()
