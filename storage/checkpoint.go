@@ -91,14 +91,31 @@ func (c *checkpointer) close() error {
 }
 
 // checkpoint syncs what the records so far have changed and lets the journal
-// forget them. When that fails they stay, and so do their segments.
+// forget them. When that fails they stay, and so do their segments; but what was
+// refused must not be done by the next start, and for that no mail has to be synced.
 func (c *checkpointer) checkpoint(ctx context.Context) {
 	if !c.journal.Needed() {
 		return
 	}
+	err := c.settle(ctx)
+	if err == nil {
+		return
+	}
+	if err := c.journal.Fence(); err != nil {
+		c.store.log.Error("what was refused is still in the journal, a crash now would do it", "error", err)
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return // it is closed with deliveries under way: the next start completes them
+	}
+	c.journal.Stall(err)
+	c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
+}
+
+// settle is checkpoint, or tells why the records stay.
+func (c *checkpointer) settle(ctx context.Context) error {
 	seq, err := c.journal.Settled(ctx)
 	if err != nil {
-		return // it is closed with deliveries under way: the next start completes them
+		return err
 	}
 	began := time.Now()
 	if err = c.sync(); err != nil {
@@ -111,14 +128,13 @@ func (c *checkpointer) checkpoint(ctx context.Context) {
 		err = c.journal.Checkpoint(seq)
 	}
 	if err != nil {
-		c.journal.Stall(err)
-		c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
-		return
+		return err
 	}
 	c.done = seq
 	c.store.dropDrafts(seq)
 	c.store.dropNotes(seq)
 	c.store.log.Debug("checkpoint", "record", seq, "duration", time.Since(began))
+	return nil
 }
 
 // rewrite makes files anew from the records up to seq: after a failed sync the

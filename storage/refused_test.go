@@ -54,6 +54,47 @@ func TestRefusedStaysAway(t *testing.T) {
 	}
 }
 
+// TestRefusedStaysAwayBesideFault: so it is when from then on no mail can be synced,
+// be it that a delivery is under way at the end: the disk of the journal is enough.
+func TestRefusedStaysAwayBesideFault(t *testing.T) {
+	for name, underWay := range map[string]bool{"no sync": false, "no checkpoint": true} {
+		v := freshServer(t)
+		deliver(t, v.Store, 1, smallMessage, alice)
+		v.checkpoint(context.Background())
+		nothing := record{kind: recordRemoved, to: []address{{"alice", "example.org"}}}
+		_, applied, err := v.checkpointer.journal.Append(nothing.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.steps.before = func(_ int, st step) error {
+			if st.op == "syncJournal" {
+				return unix.EIO
+			}
+			return nil
+		}
+		_, err = v.Deliver(context.Background(), messageID(2), []string{alice}, strings.NewReader(otherMessage))
+		if !errors.Is(err, unix.EIO) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		v.steps.before = nil
+		v.hooks.beforeSyncFS = func() error { return unix.EIO }
+		ctx, cancel := context.WithCancel(context.Background())
+		if underWay {
+			cancel() // it waits no longer
+		} else {
+			applied()
+		}
+		v.checkpoint(ctx)
+		cancel()
+		if underWay {
+			applied()
+		}
+		data := crashed(t, v.data)
+		startServer(t, data)
+		holds(t, name, data, alice, smallMessage)
+	}
+}
+
 // TestRefusedInFullJournal: mailboxes and the file system fail until the journal is
 // full. Its last segment has room for what was refused, and for removals, so no
 // start delivers it, and neither does the server when the fault is over.

@@ -68,8 +68,7 @@ func (r *round) end() {
 // Checkpoint makes it durable that records up to seq are not needed any more, and
 // gives the segments that hold nothing else back.
 func (j *Journal) Checkpoint(seq uint64) error {
-	e := &entry{kind: kindCheckpoint, keeps: keptByNone, parts: [][]byte{binary.LittleEndian.AppendUint64(nil, seq)}}
-	if err := j.append(e); err != nil {
+	if err := j.appendCheckpoint(seq); err != nil {
 		return err
 	}
 	j.mu.Lock()
@@ -80,6 +79,22 @@ func (j *Journal) Checkpoint(seq uint64) error {
 	j.release()
 	j.space.Broadcast()
 	return nil
+}
+
+func (j *Journal) appendCheckpoint(seq uint64) error {
+	return j.append(&entry{kind: kindCheckpoint, keeps: keptByNone, parts: [][]byte{binary.LittleEndian.AppendUint64(nil, seq)}})
+}
+
+// Fence does of a checkpoint what needs no other disk than that of the journal: when
+// the last write failed, it makes durable that this does not count.
+func (j *Journal) Fence() error {
+	j.mu.Lock()
+	unfenced, seq := j.unfenced, j.checkpoint
+	j.mu.Unlock()
+	if !unfenced {
+		return nil
+	}
+	return j.appendCheckpoint(seq)
 }
 
 // checkpointOf reads what Checkpoint wrote.

@@ -33,7 +33,8 @@
 //  7. A process may be killed between a write and its sync. So Open syncs the newest
 //     segment before it believes what it reads there, and adds nothing to it.
 //  8. What a failed write has left is fenced off by the header of the next segment.
-//     Until there is one, Needed asks for a checkpoint, which begins it.
+//     Until there is one, Needed asks for a checkpoint, which begins it; Fence does
+//     when a checkpoint is not possible.
 //  9. A block that the disk cannot read counts as invalid. Segments before the last
 //     checkpoint are not read at all. Replay fails when it finds damage that Open has
 //     not reported: what is lost then must not be forgotten in silence. A segment
@@ -164,7 +165,7 @@ type Applied func()
 
 // Append returns when a record, the concatenation of parts, is on stable storage,
 // with its sequence number. On an error it will not be replayed, unless the process
-// ends before the next Append or Checkpoint succeeds. When no segment is free it
+// ends before the next Append, Checkpoint or Fence succeeds. When no segment is free it
 // waits for a checkpoint, but not if the last one failed: ErrFull.
 func (j *Journal) Append(parts ...[]byte) (seq uint64, applied Applied, err error) {
 	return j.appendRecord(keptByMost, parts)
