@@ -31,6 +31,8 @@ type recovery struct {
 	hidden    map[address]bool            // mailboxes that cannot be looked into
 	placed    map[address]map[string]bool // messages written by this recovery
 	fresh     map[inode]bool              // their files
+	dropped   map[address]map[string]bool // messages that had more than one file
+	missed    map[address]map[string]int  // in how many passes in a row a message was not found
 	completed int
 }
 
@@ -48,8 +50,8 @@ func inodeOf(st unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 const (
 	// recoveryPasses is how often a reader may move a message while it is completed.
 	recoveryPasses = 20
-	// surelyGone is in how many passes a message must not be found to count as
-	// removed. Renaming hides a file at times.
+	// surelyGone is in how many passes in a row a message must not be found to count
+	// as removed. Renaming hides a file at times.
 	surelyGone = 3
 )
 
@@ -93,7 +95,8 @@ func (r *recovery) run() error {
 // before its place is taken by a better one.
 func (r *recovery) settle() error {
 	r.hidden, r.fresh = make(map[address]bool), make(map[inode]bool)
-	r.placed = make(map[address]map[string]bool)
+	r.placed, r.dropped = make(map[address]map[string]bool), make(map[address]map[string]bool)
+	r.missed = make(map[address]map[string]int)
 	for r.pass = 1; len(r.found) > 0; r.pass++ {
 		if r.pass > recoveryPasses {
 			return fmt.Errorf("messages of %d mailboxes are renamed all the time", len(r.found))

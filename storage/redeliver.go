@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +84,7 @@ func (s *source) complete(a address, at []place) error {
 	if len(at) == 0 {
 		return s.completeMissing(a)
 	}
+	delete(s.missed[a], s.rec.names[0])
 	written := false
 	for _, p := range at {
 		whole, err := s.whole(a, p)
@@ -93,9 +95,9 @@ func (s *source) complete(a address, at []place) error {
 			return err
 		}
 	}
-	// The file of a reader and one of ours, as a damaged one was moved after we had
-	// found it. That in cur/ counts, so the other one is of no use to anybody.
-	if !written && at[len(at)-1].seen {
+	// More than one file of a reader, or one of ours too, as a damaged one was moved
+	// after we had found it.
+	if !written && len(at) > 1 {
 		return s.drop(a, at)
 	}
 	return nil
@@ -103,17 +105,23 @@ func (s *source) complete(a address, at []place) error {
 
 // completeMissing is complete for a message that is not in the mailbox.
 func (s *source) completeMissing(a address) error {
+	name := s.rec.names[0]
+	misses := s.missed[a][name] + 1
+	mark(s.missed, a, s.rec.names[:1], misses)
 	switch {
-	case s.placed[a][s.rec.names[0]]:
+	case s.dropped[a][name] && misses <= surelyGone:
+		// A reader gave the file that was to stay the name of one that was not.
+		return s.deliver(a, place{name: name}, s.again)
+	case s.placed[a][name]:
 		return nil // and removed by somebody since
 	case s.again && !s.hidden[a]:
 		// It was delivered, and not removed by us, or was refused.
-		if s.pass < surelyGone {
+		if misses < surelyGone {
 			return errMoved
 		}
 		return nil
 	}
-	return s.deliver(a, place{name: s.rec.names[0]}, false)
+	return s.deliver(a, place{name: name}, false)
 }
 
 // whole is whether a file has all octets of the message.
@@ -161,25 +169,38 @@ func (p place) dir() string {
 	return "new"
 }
 
-// drop removes what is in new/ of these places.
+// drop removes all of these files but the one that is served. It has to be looked for
+// once more.
 func (s *source) drop(a address, at []place) error {
-	dir, err := s.store.openDir(a.domain, a.local, "new")
+	served := slices.MinFunc(at, func(p, q place) int {
+		e, f := newEntry(p.name, p.seen, 0), newEntry(q.name, q.seen, 0)
+		return compareFiles(&e, &f)
+	})
+	for _, p := range at {
+		if p == served {
+			continue
+		}
+		err := s.unlink(a, p)
+		if err == nil {
+			mark(s.dropped, a, s.rec.names[:1], true)
+			mark(s.unsettled, a, s.rec.names[:1], nil)
+		} else if err = moved(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *source) unlink(a address, at place) error {
+	dir, err := s.store.openDir(a.domain, a.local, at.dir())
 	if err != nil {
-		return moved(err)
+		return err
 	}
 	defer dir.Close()
 	if err := s.store.touch(dir); err != nil {
 		return err
 	}
-	for _, p := range at {
-		if p.seen {
-			continue
-		}
-		if err := ignoreMissing(s.store.disk.unlink(dir, p.name)); passing(err) != nil {
-			return err
-		}
-	}
-	return nil
+	return s.store.disk.unlink(dir, at.name)
 }
 
 // sameOctets compares what two readers have left.
@@ -231,6 +252,7 @@ func (s *source) deliver(a address, at place, found bool) error {
 		s.completed++
 		mark(s.placed, a, name, true)
 	}
+	delete(s.dropped[a], s.rec.names[0])
 	mark(s.unsettled, a, s.rec.names[:1], nil)
 	return nil
 }

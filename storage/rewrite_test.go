@@ -2,6 +2,8 @@ package storage
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,5 +43,78 @@ func TestRewriteKeepsWhatItCannotCopy(t *testing.T) {
 	holds(t, "when it has room", v.data, alice, smallMessage)
 	if v.checkpointer.journal.Needed() {
 		t.Error("the journal forgets nothing")
+	}
+}
+
+// TestRecoveryOfTwoFiles: a message has two files, as a reader moved a damaged one.
+// One stays, that which clients had, and whole, even if the reader gives it the other's
+// name in the last moment.
+func TestRecoveryOfTwoFiles(t *testing.T) {
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, alice)
+	for name, c := range map[string]struct {
+		also string // name of the second file, from that of the first in cur/
+		hand bool   // the reader gives the file that stays the name of the other
+		want string // end of the path
+	}{
+		"in new":              {also: "../new/%s", want: ":2,S"},
+		"in new, moved there": {also: "../new/%s", hand: true, want: ""},
+		"in cur":              {also: "%s:2,SR", want: ":2,S"},
+		"in cur, moved there": {also: "%s:2,SR", hand: true, want: ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := crashed(t, before.data)
+			file := fileOf(t, data, alice)
+			base, cur := filepath.Base(file), filepath.Join(boxDir(data, alice), "cur")
+			first, second := filepath.Join(cur, base+":2,S"), filepath.Join(cur, fmt.Sprintf(c.also, base))
+			rename(t, file, first)
+			put(t, second, withLineEnds(smallMessage, "\n"))
+			r := newServer(t, data)
+			r.steps.before = func(_ int, st step) error {
+				if c.hand && st.op == "unlink" && filepath.Clean(st.file) == second {
+					rename(t, first, second)
+				}
+				return nil
+			}
+			if err := r.start(); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, "recovered", data, alice, smallMessage)
+			if paths, _ := messagesOf(t, data, alice); len(paths) != 1 || !strings.HasSuffix(paths[0], c.want) {
+				t.Errorf("the message is now %q", paths)
+			}
+		})
+	}
+}
+
+// TestRewriteOfTwoFiles: so it is while the server runs, and who removes the message
+// is done with it.
+func TestRewriteOfTwoFiles(t *testing.T) {
+	for name, c := range map[string]struct {
+		hand func(t *testing.T, first, second string)
+		want []string
+	}{
+		"moved over the other": {hand: func(t *testing.T, first, second string) { rename(t, first, second) }, want: []string{smallMessage}},
+		"mailbox removed": {hand: func(t *testing.T, first, _ string) {
+			removeAll(t, filepath.Dir(filepath.Dir(first)))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := freshServer(t)
+			deliver(t, v.Store, 1, smallMessage, alice)
+			first := seen(t, fileOf(t, v.data, alice))
+			second := first + "R"
+			put(t, second, withLineEnds(smallMessage, "\n"))
+			v.steps.before = func(_ int, st step) error {
+				if st.op == "unlink" && filepath.Clean(st.file) == second {
+					c.hand(t, first, second)
+				}
+				return nil
+			}
+			if err := v.rewrite(math.MaxUint64); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, "written again", v.data, alice, c.want...)
+		})
 	}
 }
