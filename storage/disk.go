@@ -10,9 +10,11 @@ import (
 	"restante/storage/internal/stable"
 )
 
-// disk is what changes the file system on the way of a message. Tests put
-// another in its place, which fails at any step they like.
+// disk is what changes the file system on the way of a message, and how recovery
+// looks at one. Tests put another in its place, which fails at any step they like.
 type disk interface {
+	// open opens a file for reading.
+	open(dir *os.File, name string) (*os.File, error)
 	// create makes a new file for writing, 0600.
 	create(dir *os.File, name string) (*os.File, error)
 	write(f *os.File, p []byte) (int, error)
@@ -34,6 +36,10 @@ type disk interface {
 }
 
 type osDisk struct{}
+
+func (osDisk) open(dir *os.File, name string) (*os.File, error) {
+	return openAt(dir, name, unix.O_RDONLY)
+}
 
 func (osDisk) create(dir *os.File, name string) (*os.File, error) {
 	return openAt(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY)

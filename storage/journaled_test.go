@@ -270,9 +270,19 @@ func (d *testDisk) kinds(ops ...string) (n int) {
 // hookedDisk calls a function before some steps; not while it holds a lock.
 type hookedDisk struct {
 	disk
+	beforeOpen    func(name string) error
 	beforeSyncFS  func() error
 	beforeJournal func()
 	afterSyncDir  func()
+}
+
+func (d *hookedDisk) open(dir *os.File, name string) (*os.File, error) {
+	if d.beforeOpen != nil {
+		if err := d.beforeOpen(name); err != nil {
+			return nil, err
+		}
+	}
+	return d.disk.open(dir, name)
 }
 
 func (d *hookedDisk) syncFS(dir *os.File) error {

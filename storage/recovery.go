@@ -13,7 +13,7 @@ import (
 	"restante/storage/internal/journal"
 )
 
-// unplacedDir is where recovery puts messages whose mailbox it cannot open.
+// unplacedDir is where recovery puts messages that their mailboxes cannot take.
 const unplacedDir = journalDir + "/unplaced"
 
 // recovery does again what the journal says, where that is needed.
@@ -27,12 +27,11 @@ type recovery struct {
 	removed   map[address]map[string]bool    // messages removed, by base name
 	found     map[address]map[string][]place // messages of this pass, by base name
 	unsettled map[address]map[string][]place // those that have to be looked for once more
-	pass      int
-	hidden    map[address]bool            // mailboxes that cannot be looked into
-	placed    map[address]map[string]bool // messages written by this recovery
-	fresh     map[inode]bool              // their files
-	dropped   map[address]map[string]bool // messages that had more than one file
-	missed    map[address]map[string]int  // in how many passes in a row a message was not found
+	hidden    map[address]bool               // mailboxes that cannot be looked into
+	placed    map[address]map[string]bool    // messages written by this recovery
+	fresh     map[inode]bool                 // their files
+	dropped   map[address]map[string]bool    // messages that had more than one file
+	missed    map[address]map[string]int     // in how many passes in a row a message was not found
 	completed int
 }
 
@@ -92,14 +91,16 @@ func (r *recovery) run() error {
 
 // settle completes messages until each was found where it should be, and whole:
 // beside us readers may move a file that is damaged after we have found it, and
-// before its place is taken by a better one.
+// before its place is taken by a better one. One for which that does not end is put
+// aside.
 func (r *recovery) settle() error {
 	r.hidden, r.fresh = make(map[address]bool), make(map[inode]bool)
 	r.placed, r.dropped = make(map[address]map[string]bool), make(map[address]map[string]bool)
 	r.missed = make(map[address]map[string]int)
-	for r.pass = 1; len(r.found) > 0; r.pass++ {
-		if r.pass > recoveryPasses {
-			return fmt.Errorf("messages of %d mailboxes are renamed all the time", len(r.found))
+	do := (*source).complete
+	for pass := 1; len(r.found) > 0; pass++ {
+		if pass > recoveryPasses {
+			do = (*source).giveUp
 		}
 		for a, wanted := range r.found {
 			if err := r.locate(a, wanted); err != nil {
@@ -107,7 +108,7 @@ func (r *recovery) settle() error {
 			}
 		}
 		r.unsettled = make(map[address]map[string][]place)
-		if err := r.each(r.complete); err != nil {
+		if err := r.each(func(seq uint64, rec record) error { return r.eachMailbox(seq, rec, do) }); err != nil {
 			return err
 		}
 		r.found = r.unsettled
@@ -202,8 +203,9 @@ func passing(err error) error {
 	return nil
 }
 
-// complete sees to that the mailboxes of a record have its message, whole.
-func (r *recovery) complete(seq uint64, rec record) error {
+// eachMailbox calls do for the mailboxes of a record that should have its message. It
+// looks again for one that was moved in that time.
+func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a address, at []place) error) error {
 	if rec.kind != recordMessage && rec.kind != recordDraft || seq > r.upTo {
 		return nil
 	}
@@ -215,7 +217,7 @@ func (r *recovery) complete(seq uint64, rec record) error {
 		if !wanted || seq <= r.gone[a] || r.removed[a][name] {
 			continue
 		}
-		err := src.complete(a, at)
+		err := do(&src, a, at)
 		if errors.Is(err, errMoved) {
 			mark(r.unsettled, a, rec.names[:1], nil)
 			err = nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -79,16 +80,23 @@ func (s *source) intact(f *os.File) (bool, error) {
 // errMoved: a file is no longer where it was found. It has to be looked for again.
 var errMoved = errors.New("moved by another program")
 
+// errUnopened: the disk does not let a file be opened.
+var errUnopened = errors.New("its file cannot be opened")
+
 // complete sees to that a mailbox has the message whole, wherever it was found.
 func (s *source) complete(a address, at []place) error {
 	if len(at) == 0 {
 		return s.completeMissing(a)
 	}
 	delete(s.missed[a], s.rec.names[0])
-	written := false
+	written := false // or there is no telling
 	for _, p := range at {
 		whole, err := s.whole(a, p)
-		if err == nil && !whole {
+		switch {
+		case errors.Is(err, errUnopened):
+			// Its place may not be to be had either, and nobody else has to wait for that.
+			written, err = true, s.putAside(a, err)
+		case err == nil && !whole:
 			written, err = true, s.deliver(a, p, true)
 		}
 		if err != nil {
@@ -124,6 +132,11 @@ func (s *source) completeMissing(a address) error {
 	return s.deliver(a, place{name: name}, false)
 }
 
+// giveUp is complete for a message that was not settled in so many passes.
+func (s *source) giveUp(a address, _ []place) error {
+	return s.putAside(a, fmt.Errorf("%w, %d times", errMoved, recoveryPasses))
+}
+
 // whole is whether a file has all octets of the message.
 func (s *source) whole(a address, at place) (bool, error) {
 	dir, err := s.store.openDir(a.domain, a.local, at.dir())
@@ -134,7 +147,10 @@ func (s *source) whole(a address, at place) (bool, error) {
 	if err := s.store.touch(dir); err != nil { // nobody has synced what is there
 		return false, err
 	}
-	f, err := openAt(dir, at.name, unix.O_RDONLY)
+	f, err := s.store.disk.open(dir, at.name)
+	if errors.Is(err, unix.EIO) {
+		return false, errors.Join(errUnopened, err)
+	}
 	if err != nil {
 		return false, moved(err)
 	}
@@ -231,15 +247,10 @@ func unended(err error) error {
 
 // deliver gives a mailbox the message, in place of what was found there, if it was.
 func (s *source) deliver(a address, at place, found bool) error {
-	err := s.make()
-	if errors.Is(err, errNoDraft) {
-		s.store.log.Error("a message is lost", "mailbox", a.String(), "file", s.rec.names[0], "error", err)
-		return nil
-	}
-	if err != nil {
+	if made, err := s.make(a); !made {
 		return err
 	}
-	err = s.place(a, at, found)
+	err := s.place(a, at, found)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return errMoved
@@ -257,11 +268,19 @@ func (s *source) deliver(a address, at place, found bool) error {
 	return nil
 }
 
-// make makes the file that mailboxes are given.
-func (s *source) make() error {
-	if s.name != "" {
-		return nil
+// make makes the file that mailboxes are given, unless its octets are lost.
+func (s *source) make(a address) (made bool, err error) {
+	if s.name == "" {
+		err = s.makeFile()
 	}
+	if errors.Is(err, errNoDraft) {
+		s.store.log.Error("a message is lost", "mailbox", a.String(), "file", s.rec.names[0], "error", err)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (s *source) makeFile() error {
 	octets, err := s.open()
 	if err != nil {
 		return err
@@ -333,6 +352,9 @@ func (s *source) note(dir *os.File, name string) error {
 // putAside keeps a message whose mailbox cannot take it: it is not lost, and
 // nobody else has to wait for it.
 func (s *source) putAside(a address, why error) error {
+	if made, err := s.make(a); !made {
+		return err
+	}
 	path := filepath.Join(s.store.dataDir, unplacedDir)
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -349,7 +371,7 @@ func (s *source) putAside(a address, why error) error {
 	if err := errors.Join(s.store.copyDraft(s.name, dir, name), s.store.disk.syncDir(dir), syncPath(filepath.Dir(path))); err != nil {
 		return err
 	}
-	s.store.log.Error("a mailbox cannot be opened; a message for it was put aside",
+	s.store.log.Error("a mailbox cannot be used; a message for it was put aside",
 		"mailbox", a.String(), "file", filepath.Join(path, name), "error", why)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -115,6 +116,68 @@ func TestRewriteOfTwoFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			holds(t, "written again", v.data, alice, c.want...)
+		})
+	}
+}
+
+// TestOneMessageInTheWay: a message that cannot be put where it belongs, for whatever
+// reason, or cannot be looked at, does not keep the others from their mailboxes.
+func TestOneMessageInTheWay(t *testing.T) {
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, alice)
+	deliver(t, before.Store, 2, otherMessage, threeBoxes[1])
+	for name, prepare := range map[string]func(r *server, file string){
+		"it is not to be found when it is replaced": func(r *server, _ string) {
+			r.steps.before = func(_ int, st step) error {
+				if placing(st) && strings.Contains(st.to, messageID(1)) {
+					return unix.ENOENT
+				}
+				return nil
+			}
+		},
+		"a reader moves it all the time": func(r *server, file string) {
+			seen := filepath.Join(boxDir(r.data, alice), "cur", filepath.Base(file)+":2,S")
+			r.hooks.beforeOpen = func(name string) error {
+				if name == filepath.Base(seen) {
+					return os.Rename(seen, file)
+				} else if name == filepath.Base(file) {
+					return os.Rename(file, seen)
+				}
+				return nil
+			}
+		},
+		"the disk does not let it be opened": func(r *server, _ string) {
+			r.hooks.beforeOpen = func(name string) error {
+				if strings.Contains(name, messageID(1)) {
+					return unix.EIO
+				}
+				return nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := crashed(t, before.data)
+			file := fileOf(t, data, alice)
+			truncate(t, file, 0)
+			removeAll(t, boxDir(data, threeBoxes[1]))
+			r := newServer(t, data)
+			prepare(r, file)
+			if err := r.start(); err != nil {
+				t.Fatal(err)
+			}
+			r.steps.before, r.steps.after, r.hooks.beforeOpen = nil, nil, nil
+			holds(t, "beside it", data, threeBoxes[1], otherMessage)
+			dir := filepath.Join(data, unplacedDir)
+			aside, err := os.ReadFile(filepath.Join(dir, only(t, dir)))
+			if err != nil || string(aside) != withLineEnds(smallMessage, "\n") {
+				t.Errorf("put aside: %q, %v", aside, err)
+			}
+			if log := r.log.String(); strings.Count(log, "put aside") != 1 {
+				t.Errorf("the log says %s", log)
+			}
+			if r.checkpointer.journal.Needed() {
+				t.Error("the journal forgets nothing")
+			}
 		})
 	}
 }

@@ -48,8 +48,9 @@
 // then, compares its octets, and delivers it again where they are not right. A
 // reader may be at work by then, and move what is not right before its place is
 // taken: so each file that was written is looked for again, and every other one of
-// that message, until nothing is left to write. All of that can be done twice, so a
-// crash of the recovery is nothing special.
+// that message, until nothing is left to write. A message that its mailbox cannot
+// take, or that never stays where it was found, is put aside, in journal/unplaced. All
+// of that can be done twice, so a crash of the recovery is nothing special.
 //
 // Removal by POP3 is a record too, and after it the files are unlinked without
 // sync: recovery does that again, and does not deliver what was removed. A process
@@ -63,8 +64,10 @@
 // proof of what is on the disk, and a second sync would find nothing to do. So
 // the files are made anew from the journal, and synced then. A message that is in no
 // file of its mailbox any more is left alone: it was delivered and somebody has
-// removed it, or it was refused. Until that works the journal keeps its records, and
-// refuses new ones when it is full, last of all those of removals.
+// removed it, or it was refused. So is one that a reader has moved to a folder of its
+// own after the sync that failed: what the folder has is not written again. Until that
+// works the journal keeps its records, and refuses new ones when it is full, last of
+// all those of removals.
 //
 // What a program that does not know the journal has removed since the last
 // checkpoint comes back after a crash.

@@ -156,7 +156,8 @@ func TestUnreadableForGood(t *testing.T) {
 	for at := int64(block); at < growth; at += block {
 		bad["segment-0"] = append(bad["segment-0"], at)
 	}
-	if _, err := Open(dir, Options{SegmentSize: growth, Read: bad.read}); !errors.Is(err, unix.EIO) {
+	_, err := Open(dir, Options{SegmentSize: growth, Read: bad.read})
+	if !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), "move the file away: reading "+dir+"/segment-0") {
 		t.Errorf("Open = %v, want %v", err, unix.EIO)
 	}
 }

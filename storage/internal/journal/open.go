@@ -56,6 +56,9 @@ func Open(path string, o Options) (_ *Journal, err error) {
 		j.number = max(j.number, s.number)
 	}
 	c, err := follow(found, o.Read)
+	if unreadable(err) {
+		return nil, fmt.Errorf("too little of the journal can be read; to start without the records there, move the file away: %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}
