@@ -143,9 +143,11 @@ func (s *Store) openNew(a address) (*os.File, error) {
 	return dir, err
 }
 
-// enterCopy gives new/ a synced copy of a draft.
+// enterCopy gives a directory of a mailbox a synced copy of a draft. A mailbox that
+// was removed since is not made anew.
 func (s *Store) enterCopy(draft string, a address, dir *os.File, name string) (err error) {
-	if err := s.makeMailbox(a); err != nil { // Maildirs of others may lack tmp/
+	err = s.disk.mkdir(s.mail, a.path()+"/tmp") // Maildirs of others may lack it
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	tmp, err := s.openTmp(a)

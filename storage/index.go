@@ -210,7 +210,7 @@ func (e *entry) indexed() bool { return !e.own && e.state == sized }
 // distrusted reports whether e was found to be different from what its name says,
 // and was not measured since: without a record its name would be believed.
 func (e *entry) distrusted() bool {
-	return !e.own && (e.state == unsized || e.state == gone) && parseName(e.name).ours
+	return !e.own && e.state != sized && parseName(e.name).ours
 }
 
 func countIndexed(entries []entry) (n int) {

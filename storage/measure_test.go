@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,7 +74,8 @@ func TestMeasuringCutOff(t *testing.T) {
 	}
 }
 
-// TestMarksStay: what was cut off keeps the marks of what is not to be believed.
+// TestMarksStay: what was cut off, or could not be read, keeps the marks of what is not
+// to be believed.
 func TestMarksStay(t *testing.T) {
 	s, _ := openStore(t)
 	a, err := parseAddress(alice)
@@ -91,7 +93,7 @@ func TestMarksStay(t *testing.T) {
 	for c := startIndex(s.loadIndex(a)); c.ok; c.next() {
 		got = append(got, fmt.Sprintf("%s %d", strings.Split(string(c.base), ".")[0], c.ino))
 	}
-	if want := []string{"0 7", "1 0", "2 0"}; !slices.Equal(got, want) {
+	if want := []string{"0 7", "1 0", "2 0", "3 0"}; !slices.Equal(got, want) {
 		t.Errorf("index has %q, want %q", got, want)
 	}
 }
@@ -110,5 +112,31 @@ func TestVerifyRemembers(t *testing.T) {
 	}
 	if n, got := countMeasured(t, s); n != 0 || len(got) != 10 {
 		t.Errorf("%d measured of %d", n, len(got))
+	}
+}
+
+// TestMarkOutlivesBadReading: a file is not what its name says, and a repair, or a
+// login, cannot read it for once. Nobody believes its name after that.
+func TestMarkOutlivesBadReading(t *testing.T) {
+	for name, read := range map[string]func(s *Store){
+		"repair": func(s *Store) { verify(t, s, true) },
+		"login":  func(s *Store) { openDrop(t, s, alice).Close() },
+	} {
+		s, data := openStore(t)
+		deliver(t, s, 1, "one\n", alice)
+		file := filepath.Join(boxDir(data, alice), "new", only(t, filepath.Join(boxDir(data, alice), "new")))
+		rewriteInPlace(t, file, "longer\n")
+		verify(t, s, true)
+		put(t, filepath.Join(data, "another"), "longer\n") // another inode: it has to be read again
+		rename(t, filepath.Join(data, "another"), file)
+		asMortal(t, data, []string{file}, func() { read(s) })
+		if err := os.Chmod(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m := openDrop(t, s, alice)
+		if m.Octets(0) != int64(len("longer\r\n")) {
+			t.Errorf("%s: the name is believed: %d octets", name, m.Octets(0))
+		}
+		m.Close()
 	}
 }

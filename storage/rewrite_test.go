@@ -181,3 +181,66 @@ func TestOneMessageInTheWay(t *testing.T) {
 		})
 	}
 }
+
+// TestRewriteByCopyBesideRemoval: the mailbox is removed while its messages are written
+// again by copies. It does not come back.
+func TestRewriteByCopyBesideRemoval(t *testing.T) {
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, alice)
+	removed := false
+	v.steps.before = func(_ int, st step) error {
+		if !placing(st) {
+			return nil
+		}
+		if !removed {
+			removed = true
+			if err := openStoreAt(t, v.data).RemoveMailbox(context.Background(), alice); err != nil {
+				t.Error(err)
+			}
+		}
+		return unix.EXDEV
+	}
+	if err := v.rewrite(math.MaxUint64); err != nil {
+		t.Fatal(err)
+	}
+	if exists, _, err := v.MailboxExists(alice); exists || err != nil || !removed {
+		t.Errorf("the mailbox exists: %t, %v", exists, err)
+	}
+}
+
+// TestHiddenLate: that a message which readers move is missing from one listing does not
+// mean that it was removed, however late that is.
+func TestHiddenLate(t *testing.T) {
+	v := newServer(t, filepath.Join(t.TempDir(), "data"))
+	replays, file, hidden := 0, "", filepath.Join(v.data, "hidden")
+	v.Store.journalOptions.Read = func(f *os.File, p []byte, off int64) (int, error) {
+		switch replays++; {
+		case file == "":
+		case replays == 1+surelyGone: // the first was to learn
+			rename(t, file, hidden)
+		case replays == 2+surelyGone: // it was listed without the file
+			rename(t, hidden, file)
+		}
+		return f.ReadAt(p, off)
+	}
+	if err := v.start(); err != nil {
+		t.Fatal(err)
+	}
+	deliver(t, v.Store, 1, smallMessage, alice)
+	file = fileOf(t, v.data, alice)
+	old := stat(t, file)
+	v.hooks.beforeOpen = func(string) error {
+		if replays <= surelyGone {
+			return unix.ENOENT
+		}
+		return nil
+	}
+	replays = 0
+	if err := v.rewrite(math.MaxUint64); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, "written again", v.data, alice, smallMessage)
+	if sameFile(t, old, file) || replays < 3+surelyGone {
+		t.Errorf("the message was not written again, in %d readings of the journal", replays)
+	}
+}

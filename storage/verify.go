@@ -154,6 +154,8 @@ func (v *verification) compare(e *entry, in, out *[bufferSize]byte) {
 		return
 	case err != nil:
 		v.find(Finding{File: e.path(), Problem: "it cannot be read, so it is not served: " + cause(err).Error()})
+		e.state = unfit
+		v.entries = append(v.entries, *e)
 		return
 	}
 	if e.state == sized && (octets != e.octets || size != e.size) {

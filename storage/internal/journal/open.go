@@ -133,7 +133,8 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 		return 0, false, nil
 	}
 	var c chain
-	if err := errors.Join(c.add(newest, -1, read), newest.unreadable); err != nil {
+	err = c.add(newest, -1, read)
+	if err = errors.Join(err, newest.unreadable); err != nil {
 		return 0, false, err
 	}
 	h, _, err := readHeader(newest.file, read)
