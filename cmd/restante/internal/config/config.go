@@ -1,7 +1,7 @@
 // Package config reads the settings of the server, from its file in TOML, the
 // environment and the command line, and explains them.
 //
-// The table in settings.go is the one place that knows every setting: names,
+// The table in table.go is the one place that knows every setting: names,
 // defaults, checks, explanations and the template of the file come from it.
 package config
 
