@@ -127,6 +127,10 @@ func TestImportedAsTyped(t *testing.T) {
 	entries, err := ParseImport(strings.NewReader("alice@example.org:{PLAIN-MD5}" + md5Hex(apart) + "\n"))
 	must(t, err)
 	must(t, d.ImportUsers(ctx, entries))
+	for range 2 {
+		_, err = d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "päss wörd-1"))
+		wantErr(t, "in another form than it was hashed", err, errBadPassword)
+	}
 	for _, password := range []string{apart, "päss wörd-1", apart} { // hashed anew after the first
 		if _, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", password)); err != nil {
 			t.Errorf("%q: %v", password, err)

@@ -174,7 +174,7 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 	if ok && usable {
 		return d.appAccount(addr, proof, app, name, c), nil
 	}
-	match, before, err := d.check(ctx, row.credential, wrong{addr, proof.mac}, prepared, c.Password)
+	match, before, err := d.check(ctx, addr, row, prepared, c.Password)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("check a password: %w", err)
@@ -196,14 +196,20 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 }
 
 // check hashes the password, unless it is known to be wrong. given is what the client
-// has sent of it.
-func (d *Directory) check(ctx context.Context, c credential, this wrong, prepared, given string) (now, before bool, err error) {
+// has sent of it: another system may have hashed it as it came.
+func (d *Directory) check(ctx context.Context, addr Address, row loginRow, prepared, given string) (now, before bool, err error) {
+	c := row.credential
+	asItCame := c.foreign != nil && given != prepared && len(given) <= maxPassword
+	this := wrong{addr, d.proofs.make(row.state, prepared).mac}
+	if asItCame {
+		this.mac = d.proofs.make(row.state, given).mac
+	}
 	if before, known := d.wrongs.recall(this); known {
 		return false, before, nil
 	}
 	now, before, err = d.hasher.matches(ctx, c, prepared)
-	if err == nil && !now && c.foreign != nil && given != prepared && len(given) <= maxPassword {
-		now, _, err = d.hasher.matches(ctx, c, given) // another system may hash it as it came
+	if err == nil && !now && asItCame {
+		now, _, err = d.hasher.matches(ctx, c, given)
 	}
 	if err == nil && !now {
 		d.wrongs.remember(this, before)

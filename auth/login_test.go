@@ -113,6 +113,7 @@ func TestFailuresCostTheSame(t *testing.T) {
 		}
 	}
 	must(t, d.AddDomain(ctx, "example.com", ""))
+	clear(d.wrongs.entries)
 	_, err = d.Authenticate(ctx, as("alice", right))
 	wantErr(t, "bare name with two domains", err, ErrBadCredentials)
 	if got := w.take(); got != "m=64,t=1,p=1" {

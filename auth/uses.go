@@ -100,7 +100,7 @@ func (d *Directory) flush() {
 			d.log.WarnContext(ctx, "failed logins were not saved, and are forgotten at a restart", "error", err)
 		}
 		d.uses.mu.Lock()
-		d.uses.rest = saveShare * time.Since(began)
+		d.uses.rest = min(saveShare*time.Since(began), time.Minute)
 		d.uses.mu.Unlock()
 	}
 }

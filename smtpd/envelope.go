@@ -237,8 +237,7 @@ type envelope struct {
 	recipients []string // canonical addresses
 	mailboxes  []string
 	seen       map[entry]bool
-	size       int64    // as announced, octets; 0 if it was not
-	release    []func() // what ends the reservations
+	size       int64 // as announced, octets; 0 if it was not
 }
 
 // An entry is something that an envelope has once.
@@ -255,14 +254,6 @@ func (e *envelope) fresh(r Recipient) (mailboxes []string) {
 		}
 	}
 	return mailboxes
-}
-
-// end is the end of the transaction, whatever came of it.
-func (e *envelope) end() {
-	for _, release := range e.release {
-		release()
-	}
-	*e = envelope{}
 }
 
 // add takes in an accepted recipient.

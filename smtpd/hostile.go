@@ -89,9 +89,22 @@ func isNear(a netip.Addr) bool {
 	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || shared.Contains(a)
 }
 
+// nobodys are addresses that no machine has (RFC 5737, RFC 3849).
+var nobodys = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+
 // isOurs tells whether this machine has the address. Nothing is sent. To list the
-// addresses takes a kind of socket that the server may be denied.
+// addresses takes a kind of socket that the server may be denied. Where the system lets
+// programs bind any address, it cannot be told.
 func isOurs(a netip.Addr) bool {
+	for _, nobody := range nobodys {
+		if nobody.Is4() == a.Is4() && binds(nobody) {
+			return false
+		}
+	}
+	return binds(a)
+}
+
+func binds(a netip.Addr) bool {
 	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
 	if err != nil {
 		return false
@@ -121,20 +134,4 @@ func (w *wire) slowest() time.Time {
 	most := float64(w.config.MessageTimeout) / float64(time.Second)
 	seconds := min(float64(w.received)/float64(w.config.MinRate), most)
 	return w.messageBegan.Add(rateGrace + time.Duration(seconds*float64(time.Second)))
-}
-
-// hold begins the time for which the envelope may keep room in mailboxes: others are
-// refused meanwhile, so it is for those who have a message, and envelopes without one
-// add up.
-func (w *wire) hold() {
-	if w.due.IsZero() {
-		w.due = time.Now().Add(w.holding)
-	}
-}
-
-// letGo ends it.
-func (w *wire) letGo() {
-	if !w.due.IsZero() {
-		w.holding, w.due = time.Until(w.due), time.Time{}
-	}
 }

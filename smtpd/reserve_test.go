@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
-// A reservation is for each mailbox once, and ends with the transaction.
+// Room is kept for those who are sending a message, once for each mailbox, and for
+// nobody else: a stranger without one could keep others out.
 func TestReservations(t *testing.T) {
 	const (
 		begin = "EHLO c.example\r\nMAIL FROM:<a@b.example> SIZE=100\r\n"
@@ -20,14 +18,15 @@ func TestReservations(t *testing.T) {
 	)
 	for _, c := range []struct {
 		name string
-		end  []string
-		held map[string]int64 // when the last command was heard
+		rest []string
+		held map[string]int64 // when the last piece was heard
 	}{
-		{"envelope", nil, map[string]int64{"ann@example.org": 101, "bob@example.org": 101}},
+		{"envelope", nil, nil},
+		{"DATA", []string{"DATA\r\n"}, map[string]int64{"ann@example.org": 101, "bob@example.org": 101}},
+		{"half a message", []string{"DATA\r\nSubject: x\r\n"}, map[string]int64{"ann@example.org": 101, "bob@example.org": 101}},
 		{"message", []string{"DATA\r\n", "Subject: x\r\n\r\n.\r\n"}, nil},
 		{"RSET", []string{"RSET\r\n"}, nil},
-		{"EHLO", []string{"EHLO again.example\r\n"}, nil},
-		{"next envelope", []string{"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\n"}, map[string]int64{"bob@example.org": 1}},
+		{"next envelope", []string{"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\n"}, nil},
 	} {
 		store := new(memory)
 		held := func() map[string]int64 {
@@ -36,7 +35,7 @@ func TestReservations(t *testing.T) {
 			return maps.Clone(store.reserved)
 		}
 		var atEnd map[string]int64
-		conn := &canned{pieces: append([]string{begin + rcpt}, c.end...), atEnd: func() { atEnd = held() }}
+		conn := &canned{pieces: append([]string{begin + rcpt}, c.rest...), atEnd: func() { atEnd = held() }}
 		lines := conn.play(NewServer(testConfig(), users{}, store, nil))
 		if !maps.Equal(atEnd, c.held) {
 			t.Errorf("%s: %v are held, want %v\n%s", c.name, atEnd, c.held, strings.Join(lines, "\n"))
@@ -45,6 +44,35 @@ func TestReservations(t *testing.T) {
 			t.Errorf("%s: after the connection %v are held", c.name, left)
 		}
 	}
+}
+
+// TestFullMeanwhile: other mail may take the room between RCPT and the message. The
+// message is refused for the time being, and the connection goes on.
+func TestFullMeanwhile(t *testing.T) {
+	store := &filling{}
+	conn := &canned{pieces: []string{"HELO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\n",
+		"DATA\r\nSubject: x\r\n\r\n.\r\nNOOP\r\nQUIT\r\n"}}
+	lines := conn.play(NewServer(testConfig(), users{}, store, nil))
+	got := strings.Join(lines[len(lines)-4:], "\n")
+	if want := "354 Go ahead, end with <CR><LF>.<CR><LF>\n452 4.2.2 Mailbox is full, try again later\n250 2.0.0 OK\n221 2.0.0 Bye"; got != want {
+		t.Errorf("got\n%s", got)
+	}
+	if len(store.kept) != 0 {
+		t.Error("it was delivered")
+	}
+}
+
+// filling is a Store that is full after its first answer.
+type filling struct {
+	memory
+	asked int
+}
+
+func (f *filling) Reserve(context.Context, []string, int64) (func(), error) {
+	if f.asked++; f.asked > 1 {
+		return nil, ErrOverQuota
+	}
+	return func() {}, nil
 }
 
 // What goes wrong in making room is our fault, whatever it wraps.
@@ -71,80 +99,3 @@ type cramped struct {
 }
 
 func (c *cramped) Reserve(context.Context, []string, int64) (func(), error) { return nil, c.err }
-
-// Room is kept for those who have a message: who has none is sent away in time,
-// however many envelopes that are.
-func TestRoomIsNotHeld(t *testing.T) {
-	const (
-		hello = "EHLO c.example\r\n"
-		begin = "MAIL FROM:<a@b.example> SIZE=100\r\nRCPT TO:<ann@example.org>\r\n"
-		rest  = "DATA\r\nSubject: x\r\n\r\n.\r\n"
-	)
-	config := testConfig()
-	config.HoldTimeout = time.Nanosecond
-	for _, c := range []struct {
-		name   string
-		pieces []string
-		reply  string // the last one
-	}{
-		{"message", []string{hello + begin + rest, "QUIT\r\n"}, "221"},
-		{"two messages", []string{hello + begin + rest, begin + rest, "QUIT\r\n"}, "221"},
-		{"idle", []string{hello + begin, "NOOP\r\n", "QUIT\r\n"}, "421 4.4.2"},
-		{"chunk", []string{hello + begin + "BDAT 1000\r\n", "x", "QUIT\r\n"}, "421 4.4.2"},
-		{"let go in time", []string{hello + begin + "RSET\r\n", "NOOP\r\n", "QUIT\r\n"}, "221"},
-		{"again", []string{hello + begin + "RSET\r\n" + begin, "NOOP\r\n", "QUIT\r\n"}, "421 4.4.2"},
-		{"without quota", []string{hello + "MAIL FROM:<>\r\nRCPT TO:<postmaster@example.org>\r\n", "NOOP\r\n", "QUIT\r\n"}, "221"},
-	} {
-		store := new(memory)
-		conn := &timely{canned: canned{pieces: c.pieces, rounds: 1}}
-		conn.closed = make(chan struct{})
-		_ = NewServer(config, users{}, store, nil).Serve(&once{conn: conn})
-		<-conn.closed
-		lines := strings.Split(strings.TrimSpace(conn.out.String()), "\r\n")
-		if last := lines[len(lines)-1]; !strings.HasPrefix(last, c.reply) {
-			t.Errorf("%s: the last reply is %q, want %s\n%s", c.name, last, c.reply, strings.Join(lines, "\n"))
-		}
-		if len(store.reserved) != 0 {
-			t.Errorf("%s: %v are held", c.name, store.reserved)
-		}
-	}
-}
-
-// timely is a canned connection that heeds deadlines.
-type timely struct {
-	canned
-	until time.Time
-}
-
-func (c *timely) SetReadDeadline(t time.Time) error {
-	c.until = t
-	return nil
-}
-
-func (c *timely) Read(p []byte) (int, error) {
-	if time.Now().After(c.until) {
-		return 0, os.ErrDeadlineExceeded
-	}
-	return c.canned.Read(p)
-}
-
-// One envelope after the other holds no room for ever either.
-func TestRoomIsNotHeldAgainAndAgain(t *testing.T) {
-	config := testConfig()
-	config.HoldTimeout = 5 * time.Millisecond
-	c := newRig(t, config).dial(t)
-	c.do("", "220", "HELO c.example", "250")
-	for round := 0; ; round++ {
-		for _, line := range []string{"MAIL FROM:<>", "RCPT TO:<ann@example.org>", "RSET"} {
-			if _, err := io.WriteString(c.Conn, line+"\r\n"); err != nil {
-				return // it was closed after 421
-			}
-			switch got := c.line(); {
-			case strings.HasPrefix(got, "421 4.4.2 "):
-				return
-			case !strings.HasPrefix(got, "250 "):
-				t.Fatalf("round %d: %s is answered %q", round, line, got)
-			}
-		}
-	}
-}

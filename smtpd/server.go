@@ -60,7 +60,6 @@ type Config struct {
 	RejectOwnName    bool
 	GreetingTimeout  time.Duration // for the first command line to come; default 5 min
 	CommandTimeout   time.Duration // for a whole command line to come, or replies to go; default 5 min
-	HoldTimeout      time.Duration // for room in mailboxes to be kept before DATA, then 421; default 2 min
 	DataTimeout      time.Duration // for the next octets of a message; default 3 min
 	MessageTimeout   time.Duration // for a whole message; default 1 h
 	HandshakeTimeout time.Duration // for TLS to begin; default 1 min
@@ -86,7 +85,6 @@ func (c Config) withDefaults() *Config {
 	c.MaxRefused = orDefault(c.MaxRefused, 50)
 	c.GreetingTimeout = orDefault(c.GreetingTimeout, 5*time.Minute)
 	c.CommandTimeout = orDefault(c.CommandTimeout, 5*time.Minute)
-	c.HoldTimeout = orDefault(c.HoldTimeout, 2*time.Minute)
 	c.HandshakeTimeout = orDefault(c.HandshakeTimeout, time.Minute)
 	c.DataTimeout = orDefault(c.DataTimeout, 3*time.Minute)
 	if c.Observer == nil {

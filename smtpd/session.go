@@ -27,10 +27,7 @@ type session struct {
 	envelope envelope
 }
 
-func (s *session) Reset() {
-	s.envelope.end()
-	s.wire.letGo()
-}
+func (s *session) Reset() { s.envelope = envelope{} }
 
 func (s *session) Logout() error {
 	s.Reset()
@@ -62,7 +59,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	defer s.contain(&err)
 	r, err := s.resolve(s.wire.path)
 	if err == nil {
-		err = s.reserve(r)
+		err = s.fits(r)
 	}
 	if err != nil {
 		return s.refuse(recipientRefused, err, slog.String("to", clip(s.wire.path.String())))
@@ -72,25 +69,31 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	return nil
 }
 
-// reserve sees to it that there is room for the message in the recipient's
-// mailboxes.
-func (s *session) reserve(r Recipient) error {
-	mailboxes := s.envelope.fresh(r)
+// fits tells whether there is room for the message in the recipient's mailboxes. None
+// is kept: who has no message could keep it from others.
+func (s *session) fits(r Recipient) error {
+	release, err := s.reserve(s.envelope.fresh(r))
+	release()
+	return err
+}
+
+// reserve keeps room for the message in mailboxes until release is called.
+func (s *session) reserve(mailboxes []string) (release func(), err error) {
+	nothing := func() {}
 	if len(mailboxes) == 0 {
-		return nil
+		return nothing, nil
 	}
-	release, err := s.server.store.Reserve(s.server.ctx, mailboxes, s.envelope.size)
+	release, err = s.server.store.Reserve(s.server.ctx, mailboxes, s.envelope.size)
+	if release == nil {
+		release = nothing
+	}
 	switch {
 	case errors.Is(err, ErrOverQuota):
-		return fmt.Errorf("%w: %v", ErrOverQuota, err)
+		return release, fmt.Errorf("%w: %v", ErrOverQuota, err)
 	case err != nil:
-		return fmt.Errorf("store: %v", err)
+		return release, fmt.Errorf("store: %v", err)
 	}
-	if release != nil {
-		s.envelope.release = append(s.envelope.release, release)
-		s.wire.hold()
-	}
-	return nil
+	return release, nil
 }
 
 func (s *session) resolve(to address) (r Recipient, err error) {
@@ -161,10 +164,16 @@ func (s *session) recipients() slog.Attr {
 	return slog.String("to", clip(strings.Join(s.envelope.recipients, " ")))
 }
 
-// deliver hands the message to the store. What went wrong in reading it goes
-// before whatever the store made of that; an error of the store's own is
-// never the client's, whatever it wraps: all that is known of it is ErrNoSpace.
+// deliver hands the message to the store, if the mail that has come since its recipients
+// were accepted has left room for it. What went wrong in reading it goes before whatever
+// the store made of that; an error of the store's own is never the client's, whatever it
+// wraps: all that is known of it is ErrNoSpace.
 func (s *session) deliver(id string, m *message) (size int64, err error) {
+	release, err := s.reserve(s.envelope.mailboxes)
+	defer release()
+	if err != nil {
+		return 0, err
+	}
 	source := s.server.sources.Get().(*bufio.Reader)
 	source.Reset(m)
 	defer s.server.sources.Put(source)

@@ -78,9 +78,6 @@ type wire struct {
 	closed                              bool
 	traced                              bool
 
-	holding time.Duration // how long room in mailboxes may still be kept before a message comes
-	due     time.Time     // when that is over; zero: no room is kept
-
 	messageBegan time.Time
 	received     int64 // octets since then
 
@@ -94,7 +91,7 @@ type wire struct {
 
 func newWire(conn net.Conn, s *Server) *wire {
 	w := &wire{Conn: conn, raw: conn, server: s, config: s.config.Load(), began: time.Now()}
-	w.fruitful, w.holding = w.began, w.config.HoldTimeout
+	w.fruitful = w.began
 	w.in = newBuffer(w.receive, waiting, &s.buffers)
 	w.log = s.log
 	w.config.Observer.Opened()
@@ -371,8 +368,6 @@ func (w *wire) arm() error {
 		}
 	} else if w.stopping {
 		return replyStopping
-	} else if !w.due.IsZero() && w.due.Before(until) {
-		until = w.due
 	}
 	return w.raw.SetReadDeadline(until)
 }
@@ -399,7 +394,6 @@ func (w *wire) setReceiving(on bool) {
 func (w *wire) message() *message {
 	w.messageBegan, w.received = time.Now(), 0
 	w.until = w.messageBegan.Add(w.config.MessageTimeout)
-	w.holding, w.due = w.config.HoldTimeout, time.Time{}
 	w.setReceiving(true)
 	w.in.grow()
 	return newMessage(&w.in, w.config.MaxMessageSize)

@@ -101,13 +101,16 @@ func (s *server) postpone(p port, err error) {
 func (s *server) servePostponed(ctx context.Context, p port) error {
 	tick := time.NewTicker(bindEvery)
 	defer tick.Stop()
-	for {
+	for tries := 1; ; tries++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 		l, err := s.listen(p)
+		if err != nil && tries%int(24*time.Hour/bindEvery) == 0 {
+			s.log.Error("a port for the authority is still not open", "protocol", p.protocol, "error", err)
+		}
 		if errors.Is(err, syscall.EACCES) {
 			s.log.Error("a port for the authority cannot be opened after root was given up: free it, and restart the server", "protocol", p.protocol, "error", err)
 			return nil

@@ -144,9 +144,10 @@ func target(name string) string {
 
 // authorityDirs have the files for asking an authority: how names are looked up, and
 // who signs certificates of web servers. They are directories, since these files are
-// replaced while the server runs, as by a network that comes and goes.
+// replaced while the server runs, as by a network that comes and goes; what manages
+// networks has its own below /run, perhaps not yet.
 func authorityDirs() []string {
-	dirs := []string{"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"}
+	dirs := []string{"/etc", "/run", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"}
 	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"} {
 		if dir := filepath.Dir(target(name)); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)

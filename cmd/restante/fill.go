@@ -40,7 +40,10 @@ func (d deliveries) warnOnce(ctx context.Context, mailbox string, used, quota in
 		d.log.Warn("no warning about the quota", "mailbox", mailbox, "error", err)
 		return
 	}
-	if err := d.fill.note(mailbox); err != nil {
+	if due || d.fill.fallen(mailbox) { // else the warning of another delivery is under way
+		err = d.fill.note(mailbox)
+	}
+	if err != nil {
 		d.log.Warn("a warning about the quota may come again after a restart", "mailbox", mailbox, "error", err)
 	}
 }
@@ -98,6 +101,14 @@ func (f *fillLevels) look(mailbox string, used, quota int64) (due bool, err erro
 	}
 	f.of[mailbox] = l
 	return l.warned > before, nil
+}
+
+// fallen tells whether a mailbox is emptier than its level in the notes.
+func (f *fillLevels) fallen(mailbox string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.of[mailbox]
+	return l.warned < l.noted
 }
 
 // note writes the level of a mailbox down, if it has changed.

@@ -175,8 +175,8 @@ func (t *Throttle) Begin(ctx context.Context, client netip.Addr, name string) (*
 		case <-wait:
 		case <-ctx.Done():
 			t.mu.Lock()
+			defer t.mu.Unlock()
 			waited.waiting--
-			t.mu.Unlock()
 			return nil, ctx.Err()
 		}
 	}
@@ -313,11 +313,11 @@ func (a *Attempt) Harmless() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.settle(a)
-	if a.address.kind == exempted {
+	own := t.entries[a.address]
+	if a.settled || a.address.kind == exempted || own == nil {
 		return 0
 	}
-	now := t.now()
-	return t.entry(a.address, now).faded(now) + 1
+	return own.faded(t.now()) + 1
 }
 
 // Wrong says that the password, which the digest stands for, was wrong. It gives

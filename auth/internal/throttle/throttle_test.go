@@ -371,6 +371,22 @@ func TestExempt(t *testing.T) {
 	}
 }
 
+// TestNothingLeft: who does everything right leaves nothing.
+func TestNothingLeft(t *testing.T) {
+	th, _ := newThrottle()
+	for i := range 50 {
+		a, err := th.Begin(t.Context(), addr(fmt.Sprintf("192.0.2.%d", i)), "a@x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Right()
+		a.Harmless()
+	}
+	if len(th.entries) != 0 || th.ClearClient(addr("192.0.2.7")) != 0 {
+		t.Errorf("%d entries are left", len(th.entries))
+	}
+}
+
 // TestManyWait: no more than some wait for the end of others, and what is settled is
 // settled once.
 func TestManyWait(t *testing.T) {

@@ -50,6 +50,7 @@ const (
 	longestLook  = time.Hour        // between looks at the clock, which may be set
 	leastBetween = time.Hour        // between two certificates, unless they live for less than three of these
 	restartWait  = 15 * time.Minute // the longest wait after a failure before a restart
+	cutOffWait   = 2 * time.Minute  // likewise, after an order that the end of the server cut off
 	longestSpare = 30 * 24 * time.Hour
 )
 
@@ -220,8 +221,8 @@ func (c *Client) untilRestart() time.Duration {
 // errStillDue is a certificate that does not end the need for one.
 var errStillDue = errors.New("the new certificate is due for renewal at once")
 
-// attempt is one order. What it leaves when it fails tells the next process; one that
-// the end of the server cuts off has not failed.
+// attempt is one order. What it leaves when it fails tells the next process; after one
+// that the end of the server cuts off, that waits a little only.
 func (c *Client) attempt(serving context.Context) error {
 	ctx, cancel := context.WithTimeout(serving, orderTime)
 	defer cancel()
@@ -234,8 +235,12 @@ func (c *Client) attempt(serving context.Context) error {
 	if due, why := c.due(); err == nil && !c.now().Before(due) {
 		err = fmt.Errorf("%w: %s; is the clock of this machine right?", errStillDue, why)
 	}
-	if err == nil || serving.Err() != nil {
-		return errors.Join(err, os.Remove(mark))
+	switch {
+	case err == nil:
+		_ = os.Remove(mark) // a mark that stays makes the next start wait
+	case serving.Err() != nil:
+		cut := now.Add(cutOffWait - restartWait)
+		err = errors.Join(err, os.Chtimes(mark, cut, cut))
 	}
 	return err
 }
