@@ -49,8 +49,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 	for range 50 {
 		r.add(bad)
 	}
-	for i := range 10_000 {
-		r.add(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}))
+	for i := range 10_000 { // of one network, which has the most then
+		r.add(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 1, byte(i >> 8), byte(i)}))
 	}
 	if len(r.tally) > r.max {
 		t.Errorf("%d are remembered", len(r.tally))
