@@ -101,6 +101,7 @@ func TestCertList(t *testing.T) {
 	}
 	s.start(serverOptions{})
 	for _, w := range warnings {
+		eventually(t, "the log says "+w, func() bool { return strings.Contains(s.log.text(), w) })
 		if n := strings.Count(s.log.text(), w); n != 1 {
 			t.Errorf("%d lines of the log say %q", n, w)
 		}
