@@ -64,6 +64,7 @@ func TestQuota(t *testing.T) {
 	sender.want("RSET", "250")
 	sender.want("MAIL FROM:<> SIZE=20000", "250")
 	sender.want("RCPT TO:<alice@"+testDomain+">", "250")
+	sender.want("DATA", "354")
 	other := s.talk(t, "smtp") // what is on its way has its place
 	other.want("EHLO client.example", "250")
 	other.want("MAIL FROM:<> SIZE=45000", "250")
