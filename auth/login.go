@@ -174,7 +174,7 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 	if ok && usable {
 		return d.appAccount(addr, proof, app, name, c), nil
 	}
-	match, before, err := d.check(ctx, addr, row, prepared, c.Password)
+	match, before, err := d.check(ctx, addr, proof, row.credential, prepared, c.Password)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("check a password: %w", err)
@@ -197,12 +197,11 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 
 // check hashes the password, unless it is known to be wrong. given is what the client
 // has sent of it: another system may have hashed it as it came.
-func (d *Directory) check(ctx context.Context, addr Address, row loginRow, prepared, given string) (now, before bool, err error) {
-	c := row.credential
+func (d *Directory) check(ctx context.Context, addr Address, p proof, c credential, prepared, given string) (now, before bool, err error) {
 	asItCame := c.foreign != nil && given != prepared && len(given) <= maxPassword
-	this := wrong{addr, d.proofs.make(row.state, prepared).mac}
+	this := wrong{addr, p.mac}
 	if asItCame {
-		this.mac = d.proofs.make(row.state, given).mac
+		this.mac = d.proofs.make(p.state, given).mac
 	}
 	if before, known := d.wrongs.recall(this); known {
 		return false, before, nil

@@ -159,7 +159,7 @@ func (s *server) lockData() error {
 }
 
 func (s *server) readCertificates() (err error) {
-	s.certs, err = certs.OpenWith(certificateOptions(s.config))
+	s.certs, err = certs.Open(certificateOptions(s.config))
 	return err
 }
 

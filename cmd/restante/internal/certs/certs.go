@@ -65,7 +65,7 @@ type entry struct {
 	info Info // without its warnings
 }
 
-// Check reads the files as OpenWith would and describes them. It writes nothing:
+// Check reads the files as Open would and describes them. It writes nothing:
 // a self-signed certificate that is not there yet is not described. The error names
 // every file that cannot be used, and why.
 func Check(o Options) ([]Info, error) {
@@ -90,15 +90,7 @@ func exist(p Pair) bool {
 	return true
 }
 
-// Open reads the pairs. Without pairs it uses the self-signed certificate in
-// selfSignedDir, which it makes when there is none, or when the one there is for
-// other names or expires soon. It is for hostname, and for extraNames: domain
-// names and IP addresses. The error names the file and the reason.
-func Open(pairs []Pair, selfSignedDir, hostname string, extraNames []string) (*Manager, error) {
-	return OpenWith(Options{Pairs: pairs, SelfSignedDir: selfSignedDir, Hostname: hostname, ExtraNames: extraNames})
-}
-
-// Options are for OpenWith.
+// Options are for Open.
 type Options struct {
 	Pairs         []Pair
 	SelfSignedDir string
@@ -110,8 +102,11 @@ type Options struct {
 	MinVersion uint16 // of TLS; 0 is 1.2
 }
 
-// OpenWith is Open with all there is to choose.
-func OpenWith(o Options) (*Manager, error) {
+// Open reads the pairs. Without pairs, and nothing fetched, it uses the self-signed
+// certificate in SelfSignedDir, which it makes when there is none, or when the one there
+// is for other names or expires soon. It is for Hostname, and for ExtraNames: domain
+// names and IP addresses. The error names the file and the reason.
+func Open(o Options) (*Manager, error) {
 	m := &Manager{self: newSelfSigned(o.SelfSignedDir, o.Hostname, o.ExtraNames), fetched: o.Fetched, version: max(o.MinVersion, tls.VersionTLS12)}
 	if err := m.Reload(o.Pairs); err != nil {
 		return nil, err

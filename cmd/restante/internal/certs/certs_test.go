@@ -75,7 +75,7 @@ func served(t *testing.T, m *Manager, name string) *x509.Certificate {
 
 func TestChoice(t *testing.T) {
 	dir := t.TempDir()
-	m, err := Open([]Pair{
+	m, err := openPairs([]Pair{
 		issue(t, dir, "default", nextYear(), "mail.example.org"),
 		issue(t, dir, "wild", nextYear(), "*.Example.net"),
 		issue(t, dir, "exact", nextYear(), "pop.example.net"),
@@ -101,7 +101,7 @@ func TestChoice(t *testing.T) {
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
-	m, err := Open(nil, t.TempDir(), "mail.example.org", nil)
+	m, err := openPairs(nil, t.TempDir(), "mail.example.org", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestDescription(t *testing.T) {
 func TestReload(t *testing.T) {
 	dir := t.TempDir()
 	a := issue(t, dir, "a", nextYear(), "a.example")
-	m, err := Open([]Pair{a}, filepath.Join(dir, "self"), "mail.example.org", nil)
+	m, err := openPairs([]Pair{a}, filepath.Join(dir, "self"), "mail.example.org", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestReload(t *testing.T) {
 func TestReloadBesideHandshakes(t *testing.T) {
 	dir := t.TempDir()
 	p := issue(t, dir, "a", nextYear(), "a.example")
-	m, err := Open([]Pair{p}, "", "", nil)
+	m, err := openPairs([]Pair{p}, "", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestFetched(t *testing.T) {
 	own, other := issue(t, dir, "own", nextYear(), "own.example.org"), issue(t, dir, "other", nextYear(), "mail.example.org")
 	fetched := filepath.Join(dir, "fetched.pem")
 	o := Options{SelfSignedDir: filepath.Join(dir, "tls"), Hostname: "mail.example.org", Fetched: fetched, MinVersion: tls.VersionTLS13}
-	m, err := OpenWith(o)
+	m, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,4 +329,9 @@ func TestExpiresSoon(t *testing.T) {
 			t.Errorf("%v of %v: %q", test.left, test.life, got)
 		}
 	}
+}
+
+// openPairs is Open for what most tests are about.
+func openPairs(pairs []Pair, selfSignedDir, hostname string, extraNames []string) (*Manager, error) {
+	return Open(Options{Pairs: pairs, SelfSignedDir: selfSignedDir, Hostname: hostname, ExtraNames: extraNames})
 }

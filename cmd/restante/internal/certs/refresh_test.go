@@ -24,7 +24,7 @@ func mustRefresh(t *testing.T, m *Manager) bool {
 func TestRefresh(t *testing.T) {
 	dir := t.TempDir()
 	pair := issue(t, dir, "a", nextYear(), "mail.example.org")
-	m, err := Open([]Pair{pair}, "", "", nil)
+	m, err := openPairs([]Pair{pair}, "", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestRefreshBroken(t *testing.T) {
 	dir := t.TempDir()
 	pair := issue(t, dir, "a", nextYear(), "mail.example.org")
 	other := issue(t, dir, "b", nextYear(), "mail.example.org")
-	m, err := Open([]Pair{pair}, "", "", nil)
+	m, err := openPairs([]Pair{pair}, "", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestRefreshLink(t *testing.T) {
 		}
 	}
 	link(old)
-	m, err := Open([]Pair{live}, "", "", nil)
+	m, err := openPairs([]Pair{live}, "", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestRefreshLink(t *testing.T) {
 // TestRefreshSelfSigned: the server's own certificate may be replaced as well.
 func TestRefreshSelfSigned(t *testing.T) {
 	dir := t.TempDir()
-	m, err := Open(nil, dir, "mail.example.org", nil)
+	m, err := openPairs(nil, dir, "mail.example.org", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

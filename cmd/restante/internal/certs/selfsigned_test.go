@@ -12,7 +12,7 @@ import (
 
 func openSelf(t *testing.T, dir, hostname string, extra ...string) *Manager {
 	t.Helper()
-	m, err := Open(nil, dir, hostname, extra)
+	m, err := openPairs(nil, dir, hostname, extra)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestForeignCertificateIsNotReplaced(t *testing.T) {
 	}
 	for range 2 {
 		cert, key := readAll(t, dir)
-		_, err := Open(nil, dir, "mail.example.org", nil)
+		_, err := openPairs(nil, dir, "mail.example.org", nil)
 		if err == nil || !strings.Contains(err.Error(), p.Certificate) {
 			t.Errorf("got %v", err)
 		}
@@ -158,7 +158,7 @@ func TestSelfSignedNeedsItsDirectory(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(nil, filepath.Join(file, "tls"), "mail.example.org", nil); err == nil || !strings.Contains(err.Error(), file) {
+	if _, err := openPairs(nil, filepath.Join(file, "tls"), "mail.example.org", nil); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("got %v", err)
 	}
 }
