@@ -65,7 +65,7 @@ type delivery struct {
 // boundless is the part of a Store that has room for everything.
 type boundless struct{}
 
-func (boundless) Reserve(context.Context, []string, int64) (func(), error) { return func() {}, nil }
+func (boundless) Fits(context.Context, []string, int64) error { return nil }
 
 // memory is a Store. What it does depends on the first mailbox.
 type memory struct {
@@ -74,30 +74,23 @@ type memory struct {
 	reading chan struct{} // closed at the first read, if set
 	first   sync.Once
 
-	reserved map[string]int64 // octets by mailbox, of those that are not released
+	asked []question
 }
 
-func (m *memory) Reserve(_ context.Context, mailboxes []string, size int64) (func(), error) {
-	switch mailboxes[0] {
-	case "full@example.org":
-		return nil, fmt.Errorf("secret: %w", ErrOverQuota)
-	case "postmaster@example.org":
-		return nil, nil // it has no quota
+func (m *memory) Fits(_ context.Context, mailboxes []string, size int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(m.asked, question{strings.Join(mailboxes, " "), size})
+	if mailboxes[0] == "full@example.org" {
+		return fmt.Errorf("secret: %w", ErrOverQuota)
 	}
-	count := func(sign int64) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, name := range mailboxes {
-			if m.reserved == nil {
-				m.reserved = make(map[string]int64)
-			}
-			if m.reserved[name] += sign * (size + 1); m.reserved[name] == 0 {
-				delete(m.reserved, name)
-			}
-		}
-	}
-	count(+1)
-	return func() { count(-1) }, nil
+	return nil
+}
+
+// A question is what Fits was asked.
+type question struct {
+	mailboxes string
+	size      int64
 }
 
 func (m *memory) Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (int64, error) {

@@ -131,19 +131,19 @@ type Recipient struct {
 
 // A Store makes messages durable. It must be safe for concurrent use.
 type Store interface {
-	// Reserve keeps room for a message of size octets, as the client announced
-	// it (0: it did not), in each of the mailboxes until release is called; nil if
-	// none of them needs it. ErrOverQuota says that one of them has no room for it; any other error is a
-	// fault of ours.
-	Reserve(ctx context.Context, mailboxes []string, size int64) (release func(), err error)
+	// Fits tells whether a message of size octets, as the client announced it (0: it
+	// did not), has room in each of the mailboxes: nil, or ErrOverQuota; any other
+	// error is a fault of ours. It keeps no room: who has no message could keep it
+	// from others.
+	Fits(ctx context.Context, mailboxes []string, size int64) error
 	// Deliver reads message to its end, io.EOF, and returns nil only when it
 	// is on stable storage in every one of the mailboxes: the client is told
 	// 250 and forgets the message. On an error, of message.Read or of its
 	// own, nothing may stay visible in any mailbox. size is what it takes on
 	// disk, in octets. Line ends are as the client sent them, CR and LF by
 	// themselves included. ctx ends when the server closes hard. message must
-	// not be used after the return. An error that is ErrNoSpace has a reply of
-	// its own; any other is 451.
+	// not be used after the return. Errors that are ErrNoSpace, or ErrOverQuota if a
+	// mailbox has become full since Fits, have replies of their own; any other is 451.
 	Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (size int64, err error)
 }
 

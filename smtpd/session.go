@@ -69,31 +69,27 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	return nil
 }
 
-// fits tells whether there is room for the message in the recipient's mailboxes. None
-// is kept: who has no message could keep it from others.
+// fits tells whether there is room for the message in the recipient's mailboxes.
 func (s *session) fits(r Recipient) error {
-	release, err := s.reserve(s.envelope.fresh(r))
-	release()
-	return err
+	mailboxes := s.envelope.fresh(r)
+	if len(mailboxes) == 0 {
+		return nil
+	}
+	return ofStore(s.server.store.Fits(s.server.ctx, mailboxes, s.envelope.size))
 }
 
-// reserve keeps room for the message in mailboxes until release is called.
-func (s *session) reserve(mailboxes []string) (release func(), err error) {
-	nothing := func() {}
-	if len(mailboxes) == 0 {
-		return nothing, nil
+// ofStore is an error of the store's own. It is never the client's, whatever it
+// wraps: all that is known of it is that there is no room.
+func ofStore(err error) error {
+	for _, known := range []error{ErrNoSpace, ErrOverQuota} {
+		if errors.Is(err, known) {
+			return fmt.Errorf("%w: %v", known, err)
+		}
 	}
-	release, err = s.server.store.Reserve(s.server.ctx, mailboxes, s.envelope.size)
-	if release == nil {
-		release = nothing
+	if err != nil {
+		return fmt.Errorf("store: %v", err)
 	}
-	switch {
-	case errors.Is(err, ErrOverQuota):
-		return release, fmt.Errorf("%w: %v", ErrOverQuota, err)
-	case err != nil:
-		return release, fmt.Errorf("store: %v", err)
-	}
-	return release, nil
+	return nil
 }
 
 func (s *session) resolve(to address) (r Recipient, err error) {
@@ -164,16 +160,9 @@ func (s *session) recipients() slog.Attr {
 	return slog.String("to", clip(strings.Join(s.envelope.recipients, " ")))
 }
 
-// deliver hands the message to the store, if the mail that has come since its recipients
-// were accepted has left room for it. What went wrong in reading it goes before whatever
-// the store made of that; an error of the store's own is never the client's, whatever it
-// wraps: all that is known of it is ErrNoSpace.
+// deliver hands the message to the store. What went wrong in reading it goes before
+// whatever the store made of that.
 func (s *session) deliver(id string, m *message) (size int64, err error) {
-	release, err := s.reserve(s.envelope.mailboxes)
-	defer release()
-	if err != nil {
-		return 0, err
-	}
 	source := s.server.sources.Get().(*bufio.Reader)
 	source.Reset(m)
 	defer s.server.sources.Put(source)
@@ -182,10 +171,8 @@ func (s *session) deliver(id string, m *message) (size int64, err error) {
 	switch {
 	case h.err != nil && h.err != io.EOF:
 		return 0, h.err
-	case errors.Is(err, ErrNoSpace):
-		return 0, fmt.Errorf("%w: %v", ErrNoSpace, err)
 	case err != nil:
-		return 0, fmt.Errorf("store: %v", err)
+		return 0, ofStore(err)
 	case h.err == nil:
 		return 0, errUnread
 	}

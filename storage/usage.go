@@ -24,8 +24,8 @@ type usages struct {
 
 // usage is what a mailbox takes on disk, in octets.
 type usage struct {
-	added    atomic.Int64 // by deliveries since the count, some of them perhaps counted
-	reserved atomic.Int64 // for messages that are under way
+	added  atomic.Int64 // by deliveries since the count, some of them perhaps counted
+	coming atomic.Int64 // by deliveries under way
 
 	mu      sync.Mutex // of what follows
 	counted int64
@@ -67,32 +67,53 @@ func (u *usages) add(to []address, size int64) {
 // What this store delivers shows at once, what others do to a large mailbox only
 // after ten times as long as counting it takes.
 func (s *Store) Usage(ctx context.Context, name string) (int64, error) {
-	a, err := parseAddress(name)
-	if err != nil {
-		return 0, err
-	}
-	return s.usage(ctx, a, s.usages.get(a))
+	_, _, used, err := s.counted(ctx, name)
+	return used, err
 }
 
-// Reserve makes sure that a message of size octets (0: not known) fits into a
-// mailbox of quota octets, beside what is in it and what else is reserved, and
-// keeps room for it until release is called, once. ErrOverQuota when it does not.
-func (s *Store) Reserve(ctx context.Context, name string, size, quota int64) (release func(), err error) {
-	a, err := parseAddress(name)
+// Fits tells whether a message of size octets (0: not known) fits into a mailbox of
+// quota octets, beside what is in it and what is on its way there: nil, or
+// ErrOverQuota. It keeps no room.
+func (s *Store) Fits(ctx context.Context, name string, size, quota int64) error {
+	a, u, used, err := s.counted(ctx, name)
+	if err != nil {
+		return err
+	}
+	if used += u.coming.Load(); used >= quota || used+size > quota {
+		return fmt.Errorf("%s: %w: %d of %d octets", a, ErrOverQuota, used, quota)
+	}
+	return nil
+}
+
+// Claim has a message of size octets, all of which have come, count as on its way to a
+// mailbox of quota octets until release is called, once. It may go over the quota, but
+// only as the last one: ErrOverQuota when there is no room at all.
+func (s *Store) Claim(ctx context.Context, name string, size, quota int64) (release func(), err error) {
+	a, u, used, err := s.counted(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	u := s.usages.get(a)
-	used, err := s.usage(ctx, a, u)
-	if err != nil {
-		return nil, fmt.Errorf("counting mailbox %s: %w", a, err)
+	for {
+		coming := u.coming.Load()
+		if used+coming >= quota {
+			return nil, fmt.Errorf("%s: %w: %d of %d octets, %d more are on their way", a, ErrOverQuota, used, quota, coming)
+		}
+		if u.coming.CompareAndSwap(coming, coming+size) {
+			return func() { u.coming.Add(-size) }, nil
+		}
 	}
-	all := u.reserved.Add(size)
-	if used >= quota || used+all > quota {
-		u.reserved.Add(-size)
-		return nil, fmt.Errorf("%s: %w: %d of %d octets, %d more are under way", a, ErrOverQuota, used, quota, all)
+}
+
+// counted is the usage of a mailbox, and what it holds.
+func (s *Store) counted(ctx context.Context, name string) (a address, u *usage, used int64, err error) {
+	if a, err = parseAddress(name); err != nil {
+		return a, nil, 0, err
 	}
-	return func() { u.reserved.Add(-size) }, nil
+	u = s.usages.get(a)
+	if used, err = s.usage(ctx, a, u); err != nil {
+		return a, nil, 0, fmt.Errorf("counting mailbox %s: %w", a, err)
+	}
+	return a, u, used, nil
 }
 
 func (s *Store) usage(ctx context.Context, a address, u *usage) (int64, error) {

@@ -82,46 +82,58 @@ func TestUsageBetweenCounts(t *testing.T) {
 	}
 }
 
-func TestReserve(t *testing.T) {
+func TestFits(t *testing.T) {
 	ctx := context.Background()
 	s, _ := openStore(t)
 	deliver(t, s, 1, "123456789\n", "ann@example.org")
 	for _, c := range []struct {
 		size, quota int64
 		fits        bool
+		claimed     bool
 	}{
-		{0, 9, false}, {0, 10, false}, {0, 11, true}, {1, 10, false}, {1, 11, true}, {2, 11, false},
-		{90, 100, true}, {91, 100, false}, {1 << 62, 1<<63 - 1, true},
+		{0, 9, false, false}, {0, 10, false, false}, {0, 11, true, true}, {1, 10, false, false}, {1, 11, true, true},
+		{2, 11, false, true}, {90, 100, true, true}, {91, 100, false, true}, {1 << 62, 1<<63 - 1, true, true},
 	} {
-		release, err := s.Reserve(ctx, "ann@example.org", c.size, c.quota)
-		if c.fits != (err == nil) || err != nil && !errors.Is(err, ErrOverQuota) {
+		if err := s.Fits(ctx, "ann@example.org", c.size, c.quota); c.fits != (err == nil) || err != nil && !errors.Is(err, ErrOverQuota) {
 			t.Errorf("%d octets into %d: %v", c.size, c.quota, err)
 		}
+		release, err := s.Claim(ctx, "ann@example.org", c.size, c.quota)
+		if c.claimed != (err == nil) || err != nil && !errors.Is(err, ErrOverQuota) {
+			t.Errorf("%d octets into %d, claimed: %v", c.size, c.quota, err)
+		}
 		if err == nil {
+			if full := s.Fits(ctx, "ann@example.org", 0, 10+c.size); !errors.Is(full, ErrOverQuota) {
+				t.Errorf("%d octets are on their way: %v", c.size, full)
+			}
 			release()
 		}
 	}
-	if _, err := s.Reserve(ctx, "none", 1, 100); err == nil || errors.Is(err, ErrOverQuota) {
+	if err := s.Fits(ctx, "ann@example.org", 1, 11); err != nil {
+		t.Errorf("all was released: %v", err)
+	}
+	if err := s.Fits(ctx, "none", 1, 100); err == nil || errors.Is(err, ErrOverQuota) {
+		t.Errorf("a bad name: %v", err)
+	}
+	if _, err := s.Claim(ctx, "none", 1, 100); err == nil || errors.Is(err, ErrOverQuota) {
 		t.Errorf("a bad name: %v", err)
 	}
 }
 
-// Messages that come at the same time do not take the same room.
-func TestReserveAtOnce(t *testing.T) {
+// Of messages that end at the same time only the last one goes over the quota.
+func TestClaimAtOnce(t *testing.T) {
 	s, _ := openStore(t)
-	var fits atomic.Int64
+	var claimed atomic.Int64
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
-			if _, err := s.Reserve(context.Background(), "ann@example.org", 10, 105); err == nil {
-				fits.Add(1)
+			if _, err := s.Claim(context.Background(), "ann@example.org", 10, 105); err == nil {
+				claimed.Add(1)
 			}
 		})
 	}
 	all.Wait()
-	// One that was too much may have stood in the way of another for a moment.
-	if n := fits.Load(); n > 10 || n < 1 {
-		t.Errorf("%d messages of 10 octets were let into 105", n)
+	if n := claimed.Load(); n != 11 {
+		t.Errorf("%d messages of 10 octets were let into 105, want 11", n)
 	}
 }
 

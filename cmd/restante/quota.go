@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"restante/cmd/restante/internal/config"
@@ -11,45 +12,87 @@ import (
 	"restante/storage"
 )
 
-// Reserve makes room for a message in each of the mailboxes whose users have a
-// quota; nil if none has.
-func (d deliveries) Reserve(ctx context.Context, mailboxes []string, size int64) (func(), error) {
-	var held []func()
-	release := func() {
-		for _, end := range held {
-			end()
-		}
-	}
+// Fits tells whether a message has room in each of the mailboxes whose users have a
+// quota.
+func (d deliveries) Fits(ctx context.Context, mailboxes []string, size int64) error {
 	for _, mailbox := range mailboxes {
-		end, err := d.reserve(ctx, mailbox, size)
+		quota, err := d.users.Quota(ctx, mailbox)
+		if err == nil && quota > 0 {
+			err = d.fits(ctx, mailbox, size, quota)
+		}
 		if err != nil {
-			release()
-			return nil, translate(err, [2]error{storage.ErrOverQuota, smtpd.ErrOverQuota})
-		}
-		if end != nil {
-			held = append(held, end)
+			return translate(err, [2]error{storage.ErrOverQuota, smtpd.ErrOverQuota})
 		}
 	}
-	if len(held) == 0 {
-		return nil, nil
-	}
-	return release, nil
+	return nil
 }
 
-func (d deliveries) reserve(ctx context.Context, mailbox string, size int64) (func(), error) {
-	quota, err := d.users.Quota(ctx, mailbox)
-	if err != nil {
-		return nil, err
-	}
-	if quota == 0 {
-		return nil, nil
-	}
+func (d deliveries) fits(ctx context.Context, mailbox string, size, quota int64) error {
 	used, err := d.mail.Usage(ctx, mailbox)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	d.warnOnce(ctx, mailbox, used, quota)
-	return d.mail.Reserve(ctx, mailbox, size, quota)
+	return d.mail.Fits(ctx, mailbox, size, quota)
+}
+
+// An admission reads a message, and asks at its end whether the mailboxes still take
+// it: other mail may have filled them since Fits. The room that it takes is for itself
+// alone until release.
+type admission struct {
+	deliveries
+	ctx       context.Context
+	mailboxes []string
+	message   io.Reader
+	octets    int64
+	claims    []func()
+	end       error
+}
+
+func (a *admission) Read(p []byte) (int, error) {
+	if a.end != nil {
+		return 0, a.end
+	}
+	n, err := a.message.Read(p)
+	a.octets += int64(n)
+	if err == io.EOF {
+		err = a.claim()
+	}
+	a.end = err
+	return n, err
+}
+
+// claim claims room in all mailboxes, and is the end of the message. All are counted
+// before that, which may take its time.
+func (a *admission) claim() error {
+	quotas := make(map[string]int64)
+	for _, mailbox := range a.mailboxes {
+		quota, err := a.users.Quota(a.ctx, mailbox)
+		if err != nil {
+			return err
+		}
+		if quota == 0 {
+			continue
+		}
+		if err := a.mail.Fits(a.ctx, mailbox, 0, quota); err != nil {
+			return err
+		}
+		quotas[mailbox] = quota
+	}
+	for mailbox, quota := range quotas {
+		release, err := a.mail.Claim(a.ctx, mailbox, a.octets, quota)
+		if err != nil {
+			return err
+		}
+		a.claims = append(a.claims, release)
+	}
+	return io.EOF
+}
+
+func (a *admission) release() {
+	for _, release := range a.claims {
+		release()
+	}
 }
 
 // percentFull is for people. It never says 0% of what is not empty, nor 100% of

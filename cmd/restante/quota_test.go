@@ -62,17 +62,47 @@ func TestQuota(t *testing.T) {
 	sender.want("MAIL FROM:<> SIZE=50000", "250")
 	sender.want("RCPT TO:<alice@"+testDomain+">", "452 4.2.2 ")
 	sender.want("RSET", "250")
-	sender.want("MAIL FROM:<> SIZE=20000", "250")
-	sender.want("RCPT TO:<alice@"+testDomain+">", "250")
-	sender.want("DATA", "354")
-	other := s.talk(t, "smtp") // what is on its way has its place
-	other.want("EHLO client.example", "250")
-	other.want("MAIL FROM:<> SIZE=45000", "250")
-	other.want("RCPT TO:<alice@"+testDomain+">", "452 4.2.2 ")
 
 	// A quota that is lifted holds from then on.
 	restante(t, s.config, "", "user", "set", "alice@"+testDomain, "--quota", "none")
-	other.want("RCPT TO:<alice@"+testDomain+">", "250")
+	sender.want("MAIL FROM:<> SIZE=50000", "250")
+	sender.want("RCPT TO:<alice@"+testDomain+">", "250")
+}
+
+// TestQuotaAtTheEnd: whoever is in the middle of a message, or announces one, keeps no
+// room from others. Of those that have come in the end, one may go over the quota; the
+// next is refused for the time being, and with it all that it is for.
+func TestQuotaAtTheEnd(t *testing.T) {
+	s := newServer(t, serverOptions{})
+	restante(t, s.config, "", "user", "set", "alice@"+testDomain, "--quota", "100KB")
+	body := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 1000) // 72 kB
+	begin := func(size string, to ...string) *caller {
+		t.Helper()
+		d := s.talk(t, "smtp")
+		d.want("EHLO client.example", "250")
+		d.want("MAIL FROM:<sender@client.example> SIZE="+size, "250")
+		for _, name := range to {
+			d.want("RCPT TO:<"+name+"@"+testDomain+">", "250")
+		}
+		d.want("DATA", "354")
+		d.write("Subject: x\r\n\r\n" + body)
+		return d
+	}
+	var talks []*caller
+	for range 3 {
+		talks = append(talks, begin("99000", "alice", "bob"))
+	}
+	for i, reply := range []string{"250 2.0.0 OK ", "250 2.0.0 OK ", "452 4.2.2 Mailbox is full, try again later"} {
+		talks[i].write(".\r\n")
+		talks[i].want("", reply)
+	}
+	talks[2].want("NOOP", "250") // the connection goes on
+	if n := len(s.files("bob")); n != 2 {
+		t.Errorf("%d messages for the other recipient, want those that were accepted", n)
+	}
+	bob := begin("99000", "bob")
+	bob.write(".\r\n")
+	bob.want("", "250 2.0.0 OK ")
 }
 
 func TestPercentFull(t *testing.T) {

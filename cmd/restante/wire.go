@@ -94,9 +94,11 @@ type deliveries struct {
 }
 
 func (d deliveries) Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (int64, error) {
-	size, err := d.mail.Deliver(ctx, id, mailboxes, message)
+	a := &admission{deliveries: d, ctx: ctx, mailboxes: mailboxes, message: message}
+	defer a.release()
+	size, err := d.mail.Deliver(ctx, id, mailboxes, a)
 	if err != nil {
-		return 0, translate(err, [2]error{storage.ErrNoSpace, smtpd.ErrNoSpace})
+		return 0, translate(err, [2]error{storage.ErrNoSpace, smtpd.ErrNoSpace}, [2]error{storage.ErrOverQuota, smtpd.ErrOverQuota})
 	}
 	d.warn(ctx, mailboxes)
 	return size, nil
