@@ -133,12 +133,12 @@ func (s *Store) enter(d *draft, a address, name string, last bool) error {
 // openNew opens new/ of a mailbox, and makes the mailbox if need be.
 func (s *Store) openNew(a address) (*os.File, error) {
 	const tries = 10 // each lost only to a removal of the mailbox in that moment
-	dir, err := openPath(s.mailDir, a.domain, a.local, "new")
+	dir, err := s.openDir(a.domain, a.local, "new")
 	for i := 0; i < tries && errors.Is(err, os.ErrNotExist); i++ {
 		if err := s.makeMailbox(a); err != nil {
 			return nil, err
 		}
-		dir, err = openPath(s.mailDir, a.domain, a.local, "new")
+		dir, err = s.openDir(a.domain, a.local, "new")
 	}
 	return dir, err
 }
@@ -213,8 +213,8 @@ func (s *Store) openTmp(a address) (*os.File, error) { return s.openDir(a.domain
 // only goes to the log: the message may then come twice.
 func (s *Store) takeBack(from []address, name string, sync bool) {
 	for _, a := range from {
-		m, err := s.openMailbox(a)
-		if errors.Is(err, ErrNoMailbox) {
+		m, err := s.openParts(a)
+		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err == nil {

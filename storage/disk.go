@@ -13,6 +13,8 @@ import (
 // disk is what changes the file system on the way of a message, and how recovery
 // looks at one. Tests put another in its place, which fails at any step they like.
 type disk interface {
+	// openDir opens a directory below dir by the names on the way to it.
+	openDir(dir *os.File, names ...string) (*os.File, error)
 	// open opens a file for reading.
 	open(dir *os.File, name string) (*os.File, error)
 	// create makes a new file for writing, 0600.
@@ -36,6 +38,10 @@ type disk interface {
 }
 
 type osDisk struct{}
+
+func (osDisk) openDir(dir *os.File, names ...string) (*os.File, error) {
+	return openPath(dir, names...)
+}
 
 func (osDisk) open(dir *os.File, name string) (*os.File, error) {
 	return openAt(dir, name, unix.O_RDONLY)

@@ -63,7 +63,11 @@ func (d *testDisk) do(s step, fn func() error) error {
 	return err
 }
 
-// open changes nothing, so it is no step.
+// openDir and open change nothing, so they are no steps.
+func (d *testDisk) openDir(dir *os.File, names ...string) (*os.File, error) {
+	return osDisk{}.openDir(dir, names...)
+}
+
 func (d *testDisk) open(dir *os.File, name string) (*os.File, error) { return osDisk{}.open(dir, name) }
 
 func (d *testDisk) create(dir *os.File, name string) (f *os.File, err error) {

@@ -270,10 +270,20 @@ func (d *testDisk) kinds(ops ...string) (n int) {
 // hookedDisk calls a function before some steps; not while it holds a lock.
 type hookedDisk struct {
 	disk
+	beforeOpenDir func(names []string) error
 	beforeOpen    func(name string) error
 	beforeSyncFS  func() error
 	beforeJournal func()
 	afterSyncDir  func()
+}
+
+func (d *hookedDisk) openDir(dir *os.File, names ...string) (*os.File, error) {
+	if d.beforeOpenDir != nil {
+		if err := d.beforeOpenDir(names); err != nil {
+			return nil, err
+		}
+	}
+	return d.disk.openDir(dir, names...)
 }
 
 func (d *hookedDisk) open(dir *os.File, name string) (*os.File, error) {

@@ -91,6 +91,21 @@ func (s *Store) openMailbox(a address) (_ *mailbox, err error) {
 	return &mailbox{address: a, new: newDir, cur: cur}, nil
 }
 
+// openParts opens a mailbox that mail can be delivered to: it need not have cur/, as
+// openMailbox asks.
+func (s *Store) openParts(a address) (*mailbox, error) {
+	newDir, err := s.openDir(a.domain, a.local, "new")
+	if err != nil {
+		return nil, err
+	}
+	m := &mailbox{address: a, new: newDir}
+	if err := s.reopen(m); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
 func missing(a address, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: %w", a, ErrNoMailbox)
@@ -135,7 +150,9 @@ func (s *Store) settleNew(a address) error {
 
 // openDir opens a directory below mail/, or mail/ itself, by the names on the way
 // to it. What is no directory, a symbolic link among them, is an error.
-func (s *Store) openDir(names ...string) (*os.File, error) { return openPath(s.mailDir, names...) }
+func (s *Store) openDir(names ...string) (*os.File, error) {
+	return s.disk.openDir(s.mailDir, names...)
+}
 
 // syncMailDir syncs a directory below mail/, or mail/ itself.
 func (s *Store) syncMailDir(names ...string) error {

@@ -165,9 +165,9 @@ func mark[T any](in map[address]map[string]T, a address, names []string, value T
 // or is not there has none.
 func (r *recovery) locate(a address, wanted map[string][]place) error {
 	files, err := r.files(a)
+	r.hidden[a] = err != nil && !errors.Is(err, os.ErrNotExist)
 	if err != nil {
-		r.hidden[a] = !errors.Is(err, os.ErrNotExist)
-		return passing(err)
+		return r.ofOthers(a, err)
 	}
 	for _, f := range files {
 		base := baseName(f.name)
@@ -178,18 +178,29 @@ func (r *recovery) locate(a address, wanted map[string][]place) error {
 	return nil
 }
 
-// files lists a mailbox, new/ first. It need not have cur/.
+// files lists a mailbox, new/ first.
 func (r *recovery) files(a address) ([]entry, error) {
-	newDir, err := r.store.openDir(a.domain, a.local, "new")
+	m, err := r.store.openParts(a)
 	if err != nil {
 		return nil, err
 	}
-	m := &mailbox{address: a, new: newDir}
 	defer m.close()
-	if err := r.store.reopen(m); err != nil {
-		return nil, err
-	}
 	return m.files()
+}
+
+// ofOthers is nil for an error of opening a mailbox that is about it alone. With EIO that is so
+// if the domain's directory can be opened, and the sync that comes at the end, which
+// makes a change there, succeeds.
+func (r *recovery) ofOthers(a address, err error) error {
+	if !errors.Is(err, unix.EIO) {
+		return passing(err)
+	}
+	domain, err := r.store.openDir(a.domain)
+	if err != nil {
+		return err
+	}
+	defer domain.Close()
+	return r.store.touch(domain)
 }
 
 // passing is nil for an error that is about one mailbox, and err for one that
@@ -231,24 +242,32 @@ func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a addr
 
 // remove removes messages again.
 func (r *recovery) remove(a address, bases map[string]bool) error {
-	m, err := r.store.openMailbox(a)
-	if errors.Is(err, ErrNoMailbox) {
+	m, err := r.store.openParts(a)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	var ends error
+	if err != nil {
+		ends = r.ofOthers(a, err)
+	} else {
+		err = r.removeFrom(m, bases)
+		ends = passing(err)
+	}
+	if err != nil && ends == nil {
+		r.store.log.Error("removed messages may be back in a mailbox that cannot be opened", "mailbox", a.String(), "error", err)
+	}
+	return ends
+}
+
+func (r *recovery) removeFrom(m *mailbox, bases map[string]bool) error {
+	defer m.close()
 	names := make([]string, 0, len(bases))
 	for base := range bases {
 		names = append(names, base)
 	}
-	if err == nil {
-		err = r.store.touch(m.new)
-		if err == nil {
-			_, err = m.remove(context.Background(), r.store.disk, names, false)
-		}
-		m.close()
+	if err := r.store.touch(m.new); err != nil {
+		return err
 	}
-	if err != nil && passing(err) == nil {
-		r.store.log.Error("removed messages may be back in a mailbox that cannot be opened", "mailbox", a.String(), "error", err)
-		return nil
-	}
+	_, err := m.remove(context.Background(), r.store.disk, names, false)
 	return err
 }

@@ -80,8 +80,8 @@ func (s *source) intact(f *os.File) (bool, error) {
 // errMoved: a file is no longer where it was found. It has to be looked for again.
 var errMoved = errors.New("moved by another program")
 
-// errUnopened: the disk does not let a file be opened.
-var errUnopened = errors.New("its file cannot be opened")
+// errUnopened: the disk does not let a file or directory of a mailbox be opened.
+var errUnopened = errors.New("the disk cannot open it")
 
 // complete sees to that a mailbox has the message whole, wherever it was found.
 func (s *source) complete(a address, at []place) error {
@@ -94,8 +94,13 @@ func (s *source) complete(a address, at []place) error {
 		whole, err := s.whole(a, p)
 		switch {
 		case errors.Is(err, errUnopened):
-			// Its place may not be to be had either, and nobody else has to wait for that.
-			written, err = true, s.putAside(a, err)
+			// Another takes its name, if that is to be had; nobody else has to wait for that.
+			written = true
+			if why := s.deliver(a, p, true); errors.Is(why, unix.EIO) {
+				err = s.putAside(a, errors.Join(err, why))
+			} else {
+				err = why
+			}
 		case err == nil && !whole:
 			written, err = true, s.deliver(a, p, true)
 		}
@@ -140,6 +145,9 @@ func (s *source) giveUp(a address, _ []place) error {
 // whole is whether a file has all octets of the message.
 func (s *source) whole(a address, at place) (bool, error) {
 	dir, err := s.store.openDir(a.domain, a.local, at.dir())
+	if errors.Is(err, unix.EIO) {
+		return false, errors.Join(errUnopened, err)
+	}
 	if err != nil {
 		return false, moved(err)
 	}
@@ -254,7 +262,7 @@ func (s *source) deliver(a address, at place, found bool) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return errMoved
-	case err != nil && passing(err) == nil:
+	case err != nil && (passing(err) == nil || errors.Is(err, errUnopened)):
 		return s.putAside(a, err)
 	case err != nil:
 		return err
@@ -309,6 +317,9 @@ func (s *source) place(a address, at place, found bool) error {
 		open = func() (*os.File, error) { return s.store.openNew(a) }
 	}
 	dir, err := open()
+	if errors.Is(err, unix.EIO) && s.hidden[a] {
+		return errors.Join(errUnopened, err)
+	}
 	if err != nil {
 		return err
 	}
