@@ -6,8 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -41,6 +45,59 @@ func TestWrongPasswordAgain(t *testing.T) {
 	if _, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "wrong")); err != nil {
 		t.Errorf("a password that was wrong and has become right: %v", err)
 	}
+}
+
+// TestOldPasswordIsAGuess: who guesses is held back as long, and refused as soon, if one
+// guess was the password before the last change. It would tell that there is the user.
+func TestOldPasswordIsAGuess(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	addUsers(t, d, "alice@example.org")
+	must(t, d.SetPassword(ctx, "alice@example.org", plain(t, "now")))
+	for i, first := range []string{"wrong", "secret of alice@example.org"} {
+		client := fmt.Sprintf("198.51.%d.1", i)
+		for n := range 10 {
+			guess := first
+			if n > 0 {
+				guess = fmt.Sprint("guess ", n)
+			}
+			_, failures, err := d.authenticate(ctx, from(client, "alice@example.org", guess))
+			wantErr(t, guess, err, ErrBadCredentials)
+			if math.Round(failures) != float64(n+1) {
+				t.Errorf("%q, then %d others: %v failures", first, n, failures)
+			}
+		}
+		_, err := d.Authenticate(ctx, from(client, "alice@example.org", "guess 10"))
+		wantErr(t, "the guess after ten", err, ErrThrottled)
+	}
+}
+
+// TestForgottenPhone: a device that has the password before the last change and comes
+// every five minutes for days is never refused, and neither is its user, there or
+// elsewhere.
+func TestForgottenPhone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "restante.db")
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		d, err := Open(ctx, path, Options{Hash: cheap})
+		must(t, err)
+		defer d.Close()
+		must(t, d.AddDomain(ctx, "example.org", ""))
+		addUsers(t, d, "alice@example.org")
+		must(t, d.SetPassword(ctx, "alice@example.org", plain(t, "now")))
+		for poll := range 2 * 24 * 12 {
+			_, failures, err := d.authenticate(ctx, from("192.0.2.7", "alice@example.org", "secret of alice@example.org"))
+			wantErr(t, "the phone", err, errOldPassword)
+			if failures > 1 {
+				t.Fatalf("poll %d: the phone has %v failures", poll, failures)
+			}
+			time.Sleep(5 * time.Minute)
+		}
+		for _, client := range []string{"192.0.2.7", "203.0.113.1"} {
+			_, err := d.Authenticate(ctx, from(client, "alice@example.org", "now"))
+			wantErr(t, "its user, from "+client, err, nil)
+		}
+	})
 }
 
 // TestAppPasswordOfRefusedAccount: guesses from everywhere lock nobody out who has an

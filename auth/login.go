@@ -127,12 +127,12 @@ func (d *Directory) authenticate(ctx context.Context, c Credentials) (_ *Account
 	switch {
 	case err == nil:
 		attempt.Right()
-	case errors.Is(err, ErrBadCredentials) && !errors.Is(err, errOldPassword):
-		// Also a right password of somebody who may not log in with it: a stranger who
-		// has found it must not see that.
+	case errors.Is(err, ErrBadCredentials):
+		// Also a right password of somebody who may not log in with it, or the one before
+		// the last change: a stranger who has found it must not see that.
 		failures = attempt.Wrong(d.wrongDigest(c.User, name, c.Password))
 	default:
-		failures = attempt.Harmless()
+		attempt.Harmless()
 	}
 	return account, failures, err
 }

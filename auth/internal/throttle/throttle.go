@@ -306,18 +306,12 @@ func (t *Throttle) trust(who trust, now time.Time) {
 	t.trusted[who], t.dirty = now, true
 }
 
-// Harmless says that the attempt came to no end, or was wrong in a way that is no
-// guess. It gives what Wrong would have given, so that nobody can tell which it was.
-func (a *Attempt) Harmless() float64 {
+// Harmless says that the attempt came to no end.
+func (a *Attempt) Harmless() {
 	t := a.throttle
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	defer t.settle(a)
-	own := t.entries[a.address]
-	if a.settled || a.address.kind == exempted || own == nil {
-		return 0
-	}
-	return own.faded(t.now()) + 1
+	t.settle(a)
 }
 
 // Wrong says that the password, which the digest stands for, was wrong. It gives

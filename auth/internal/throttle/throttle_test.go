@@ -132,6 +132,36 @@ func TestForgottenDevice(t *testing.T) {
 	}
 }
 
+// TestForgottenForDays: a device that comes every five minutes locks its user out neither
+// where it is nor elsewhere, not even if its address changes each time.
+func TestForgottenForDays(t *testing.T) {
+	for what, address := range map[string]func(poll int) string{
+		"at one address":        func(int) string { return "192.0.2.7" },
+		"in one network":        func(poll int) string { return fmt.Sprintf("192.0.2.%d", poll%256) },
+		"everywhere":            func(poll int) string { return fmt.Sprintf("198.%d.%d.1", poll/256, poll%256) },
+		"everywhere, with IPv6": func(poll int) string { return fmt.Sprintf("2001:db8:%x::1", poll) },
+	} {
+		th, c := newThrottle()
+		for poll := range 7 * 24 * 12 {
+			for _, client := range []string{address(poll), "203.0.113.1"} {
+				a, err := th.Begin(t.Context(), addr(client), "a@x")
+				if err != nil {
+					t.Fatalf("%s, poll %d: %v", what, poll, err)
+				}
+				if client == "203.0.113.1" {
+					a.Harmless()
+				} else {
+					a.Wrong(digest("old one"))
+				}
+			}
+			c.at = c.at.Add(5 * time.Minute)
+		}
+		if !right(t, th, "203.0.113.1", "a@x") || !right(t, th, address(0), "a@x") {
+			t.Errorf("%s: its user is locked out", what)
+		}
+	}
+}
+
 // TestRight: a right password is good for the account, not for the network.
 func TestRight(t *testing.T) {
 	th, _ := newThrottle()
