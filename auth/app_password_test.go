@@ -80,7 +80,7 @@ func TestAppPasswordNames(t *testing.T) {
 	wantErr(t, "unknown user", err, ErrNotFound)
 }
 
-// TestAppOnly: the password itself is refused, and that is no guess.
+// TestAppOnly: the password itself is refused, and counts as one guess.
 func TestAppOnly(t *testing.T) {
 	ctx := context.Background()
 	d := hosting(t, "example.org")

@@ -31,9 +31,9 @@
 // has passed without a login or anything about the account has changed, as it
 // is part of the proof; and without a query while nothing in the directory has.
 // Failures are counted, and who has too many is refused before anything is
-// hashed; see the package throttle. A password that was wrong is remembered in the same
-// way as one that was right: who repeats it makes nobody hash. That failures then take
-// less time is hidden by the least time of a failure.
+// hashed; see the package throttle. A password with which a login failed is remembered in
+// the same way as one that was good for it: who repeats it makes nobody hash, whatever
+// was wrong. That failures then take less time is hidden by the least time of a failure.
 //
 // # Other passwords
 //
@@ -86,7 +86,7 @@ type Directory struct {
 	now       func() time.Time
 	hasher    *hasher
 	proofs    *proofs
-	wrongs    wrongs
+	failed    failed
 	decoyKey  []byte
 	appKey    []byte
 	wrongKey  []byte
@@ -135,7 +135,7 @@ func Open(ctx context.Context, path string, o Options) (*Directory, error) {
 	d := &Directory{
 		db: db, separator: o.Separator, log: o.Log, now: time.Now,
 		hasher: newHasher(params), proofs: &proofs{key: key, entries: make(map[Address]proof)},
-		wrongs:   wrongs{entries: make(map[wrong]bool)},
+		failed:   failed{entries: make(map[presented]outcome)},
 		throttle: throttle.New(maxThrottled, o.Exempt), throttleFile: o.ThrottleFile, failureDelay: o.FailureDelay,
 		uses: uses{app: make(map[int64]Use), stale: make(map[int64]Use), written: make(map[int64]Use)},
 	}

@@ -16,13 +16,15 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// TestWrongPasswordAgain: the same wrong password is hashed once, be it a guess or the
-// one before the last change; what changes makes it be looked at again.
-func TestWrongPasswordAgain(t *testing.T) {
+// TestFailureAgain: a login that failed is hashed once, whatever was wrong with it, and
+// the reason stays the same; what changes makes it be looked at again.
+func TestFailureAgain(t *testing.T) {
 	ctx := context.Background()
 	d := hosting(t, "example.org")
-	addUsers(t, d, "alice@example.org", "bob@example.org")
+	addUsers(t, d, "alice@example.org", "bob@example.org", "disabled@example.org", "app@example.org")
 	must(t, d.SetPassword(ctx, "alice@example.org", plain(t, "now")))
+	must(t, d.SetEnabled(ctx, "disabled@example.org", false))
+	must(t, d.SetAppOnly(ctx, "app@example.org", true))
 	for _, test := range []struct {
 		user, password string
 		want           error
@@ -31,19 +33,46 @@ func TestWrongPasswordAgain(t *testing.T) {
 		{"alice@example.org", "secret of alice@example.org", errOldPassword},
 		{"bob@example.org", "wrong", errBadPassword},
 		{"nobody@example.org", "wrong too", errUnknownUser},
+		{"disabled@example.org", "wrong", errBadPassword},
+		{"disabled@example.org", "secret of disabled@example.org", errDisabledUser},
+		{"app@example.org", "wrong", errBadPassword},
+		{"app@example.org", "secret of app@example.org", errAppOnly},
 	} {
 		hashed := countHashes(d)
 		for range 20 {
 			_, err := d.Authenticate(ctx, from("192.0.2.7", test.user, test.password))
 			wantErr(t, test.user+" again", err, test.want)
 		}
-		if n := hashed(); n > 1 {
+		if n := hashed(); n != 1 {
 			t.Errorf("%s, %q: hashed %d times", test.user, test.password, n)
 		}
 	}
 	must(t, d.SetPassword(ctx, "alice@example.org", plain(t, "wrong")))
-	if _, err := d.Authenticate(ctx, from("192.0.2.7", "alice@example.org", "wrong")); err != nil {
-		t.Errorf("a password that was wrong and has become right: %v", err)
+	must(t, d.SetEnabled(ctx, "disabled@example.org", true))
+	must(t, d.SetAppOnly(ctx, "app@example.org", false))
+	for user, password := range map[string]string{"alice": "wrong", "disabled": "secret of disabled@example.org", "app": "secret of app@example.org"} {
+		hashed := countHashes(d)
+		_, err := d.Authenticate(ctx, from("192.0.2.7", user+"@example.org", password))
+		wantErr(t, user+", after a change", err, nil)
+		if n := hashed(); n != 1 {
+			t.Errorf("%s, after a change: hashed %d times", user, n)
+		}
+	}
+}
+
+// TestBorrowedPassword: a name that nobody has borrows the hash of somebody, whose
+// password is no better there than any other.
+func TestBorrowedPassword(t *testing.T) {
+	ctx := context.Background()
+	d := hosting(t, "example.org")
+	addUsers(t, d, "alice@example.org")
+	hashed := countHashes(d)
+	for range 5 {
+		_, err := d.Authenticate(ctx, from("192.0.2.7", "nobody@example.org", "secret of alice@example.org"))
+		wantErr(t, "a name that nobody has", err, errUnknownUser)
+	}
+	if n := hashed(); n != 1 {
+		t.Errorf("hashed %d times", n)
 	}
 }
 

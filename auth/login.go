@@ -174,17 +174,17 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 	if ok && usable {
 		return d.appAccount(addr, proof, app, name, c), nil
 	}
-	match, before, err := d.check(ctx, addr, proof, row.credential, prepared, c.Password)
+	found, err := d.check(ctx, addr, row, proof, prepared, c.Password)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("check a password: %w", err)
 	case nameErr != nil:
 		return nil, nameErr
-	case before && usable:
+	case found.before && usable:
 		d.noteStale(row.id, c.use(d.now()))
 		return nil, errOldPassword
 	}
-	if err := row.judge(match && reason == ""); err != nil {
+	if err := row.judge(found.match && reason == ""); err != nil {
 		return nil, err
 	}
 	if d.hasher.outdated(row.credential) {
@@ -195,25 +195,25 @@ func (d *Directory) prove(ctx context.Context, addr Address, nameErr error, c Cr
 	return d.account(addr, proof), nil
 }
 
-// check hashes the password, unless it is known to be wrong. given is what the client
-// has sent of it: another system may have hashed it as it came.
-func (d *Directory) check(ctx context.Context, addr Address, p proof, c credential, prepared, given string) (now, before bool, err error) {
-	asItCame := c.foreign != nil && given != prepared && len(given) <= maxPassword
-	this := wrong{addr, p.mac}
+// check hashes the password, unless a login with it has failed before. given is what the
+// client has sent of it: another system may have hashed it as it came.
+func (d *Directory) check(ctx context.Context, addr Address, row loginRow, p proof, prepared, given string) (o outcome, err error) {
+	asItCame := row.credential.foreign != nil && given != prepared && len(given) <= maxPassword
+	this := presented{addr, p.mac}
 	if asItCame {
 		this.mac = d.proofs.make(p.state, given).mac
 	}
-	if before, known := d.wrongs.recall(this); known {
-		return false, before, nil
+	if o, known := d.failed.recall(this); known {
+		return o, nil
 	}
-	now, before, err = d.hasher.matches(ctx, c, prepared)
-	if err == nil && !now && asItCame {
-		now, _, err = d.hasher.matches(ctx, c, given)
+	o.match, o.before, err = d.hasher.matches(ctx, row.credential, prepared)
+	if err == nil && !o.match && asItCame {
+		o.match, _, err = d.hasher.matches(ctx, row.credential, given)
 	}
-	if err == nil && !now {
-		d.wrongs.remember(this, before)
+	if err == nil && row.judge(o.match) != nil {
+		d.failed.remember(this, o)
 	}
-	return now, before, err
+	return o, err
 }
 
 // proveApp tells whether the password is an app password of an enabled user.

@@ -103,7 +103,7 @@ func TestFailuresCostTheSame(t *testing.T) {
 		{"very long name", strings.Repeat("a", 1_000_000) + "@example.org", right},
 		{"very long domain", "a@" + strings.Repeat("a.", 500_000), right},
 	} {
-		clear(d.wrongs.entries) // each as if it came first
+		clear(d.failed.entries) // each as if it came first
 		a, err := d.Authenticate(ctx, as(tt.user, tt.password))
 		if a != nil || !errors.Is(err, ErrBadCredentials) {
 			t.Errorf("%s: %v, %v", tt.name, a, err)
@@ -113,7 +113,7 @@ func TestFailuresCostTheSame(t *testing.T) {
 		}
 	}
 	must(t, d.AddDomain(ctx, "example.com", ""))
-	clear(d.wrongs.entries)
+	clear(d.failed.entries)
 	_, err = d.Authenticate(ctx, as("alice", right))
 	wantErr(t, "bare name with two domains", err, ErrBadCredentials)
 	if got := w.take(); got != "m=64,t=1,p=1" {

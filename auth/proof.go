@@ -93,38 +93,43 @@ func (p *proofs) add(a Address, proven proof) {
 	p.entries[a] = proven
 }
 
-// wrongs remembers passwords that were wrong, as proofs do the right ones: a forgotten
-// device that comes every minute costs no hash each time, and does nobody else who
-// repeats a guess.
-type wrongs struct {
+// failed remembers what was found of passwords with which a login failed, as proofs do
+// the right ones: a forgotten device that comes every minute costs no hash each time, and
+// does nobody else who repeats a guess. Also the right password of somebody who may not
+// log in with it is among them: that it is hashed again would tell that it is right.
+type failed struct {
 	mu      sync.Mutex
-	entries map[wrong]bool // whether it is the password before the last change
+	entries map[presented]outcome
 }
 
-// wrong is a password for a name. What names borrow from one account must not show in
+// presented is a password for a name. What names borrow from one account must not show in
 // the time that the second of them takes.
-type wrong struct {
+type presented struct {
 	name Address
 	mac  [sha256.Size]byte // as of a proof
 }
 
-// recall tells whether the password is known to be wrong.
-func (w *wrongs) recall(what wrong) (before, known bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	before, known = w.entries[what]
-	return before, known
+// outcome is whether a password is the one of the account, or the one before the last
+// change.
+type outcome struct{ match, before bool }
+
+// recall gives what was found of the password, if a login with it has failed.
+func (f *failed) recall(what presented) (o outcome, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o, known = f.entries[what]
+	return o, known
 }
 
-// remember notes a wrong password. When there is no room, any other makes way.
-func (w *wrongs) remember(what wrong, before bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.entries) >= maxProofs {
-		for other := range w.entries {
-			delete(w.entries, other)
+// remember notes a failed login. When there is no room, any other makes way.
+func (f *failed) remember(what presented, o outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.entries) >= maxProofs {
+		for other := range f.entries {
+			delete(f.entries, other)
 			break
 		}
 	}
-	w.entries[what] = before
+	f.entries[what] = o
 }
