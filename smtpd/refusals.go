@@ -115,9 +115,11 @@ func (w *wire) recall() bool {
 // farOver tells whether the client is not to be heard for some minutes.
 func (w *wire) farOver() bool { return w.against > float64(farOver*w.config.MaxRefused) }
 
-// count counts a refusal and gives the reply to one too many.
-func (w *wire) count() (last reply) {
-	if w.verb == "RCPT" {
+// count counts a refusal by its code, and gives the reply to one too many. A name was tried
+// only where the reply is about the recipient (RFC 5321 section 4.3.2): what comes with a
+// sender that was refused (503), or is malformed, is an error like others.
+func (w *wire) count(code int) (last reply) {
+	if w.verb == "RCPT" && 550 <= code && code <= 553 {
 		if w.counted {
 			w.against = w.server.refusals.add(w.remote)
 		}

@@ -122,6 +122,30 @@ func TestConnectAnew(t *testing.T) {
 	}
 }
 
+// TestErrorsAreNoNames: recipients that come with a sender who was refused, or are
+// malformed, are errors of this connection, and nobody is turned away for them later.
+func TestErrorsAreNoNames(t *testing.T) {
+	config := testConfig()
+	config.MaxRefused, config.MaxErrors, config.MaxMessageSize = 10, 15, 1000
+	for what, test := range map[string]struct{ mail, rcpt, reply string }{
+		"after a refused MAIL": {"MAIL FROM:<s@sender.example> SIZE=1001", "RCPT TO:<ann@example.org>", "503 "},
+		"malformed":            {"MAIL FROM:<s@sender.example>", "RCPT TO:ann@@example.org", "501 "},
+		"with a parameter":     {"MAIL FROM:<s@sender.example>", "RCPT TO:<ann@example.org> X=Y", "555 "},
+	} {
+		s := NewServer(config, users{}, &memory{}, nil)
+		for range 2 * farOver {
+			conn := &canned{pieces: []string{"EHLO client.example\r\n", test.mail + "\r\n" + strings.Repeat(test.rcpt+"\r\n", 20)}}
+			got := conn.playFrom(s, "192.0.2.7")
+			if last := got[len(got)-1]; !strings.HasPrefix(got[len(got)-2], test.reply) || last != replyTooManyErrors.line() {
+				t.Fatalf("%s: %q", what, got)
+			}
+		}
+		if got := s.refusals.of(netip.MustParseAddr("192.0.2.7")); got != 0 {
+			t.Errorf("%s: the address has %v against it", what, got)
+		}
+	}
+}
+
 func BenchmarkRefusals(b *testing.B) {
 	r := newRefusals()
 	for i := range maxTallies {

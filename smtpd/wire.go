@@ -262,7 +262,7 @@ func (w *wire) put(code int, line string) {
 		return
 	}
 	if code/100 == 5 {
-		if last := w.count(); last.code != 0 {
+		if last := w.count(code); last.code != 0 {
 			w.log.Info("too many errors", "errors", w.errors, "refused", w.refused)
 			code, line = last.code, last.line()
 		}
