@@ -89,22 +89,11 @@ func isNear(a netip.Addr) bool {
 	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || shared.Contains(a)
 }
 
-// nobodys are addresses that no machine has (RFC 5737, RFC 3849).
-var nobodys = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
-
 // isOurs tells whether this machine has the address. Nothing is sent. To list the
 // addresses takes a kind of socket that the server may be denied. Where the system lets
-// programs bind any address, it cannot be told.
+// programs bind any address (ip_nonlocal_bind), it cannot be told, and each is taken for
+// one of this machine: it could be.
 func isOurs(a netip.Addr) bool {
-	for _, nobody := range nobodys {
-		if nobody.Is4() == a.Is4() && binds(nobody) {
-			return false
-		}
-	}
-	return binds(a)
-}
-
-func binds(a netip.Addr) bool {
 	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
 	if err != nil {
 		return false
