@@ -17,8 +17,9 @@ const (
 	sameUse = time.Minute
 	maxUses = 16384
 	// saveShare bounds the part of the time that may go into saving failed logins: in a
-	// flood there are many.
-	saveShare = 20
+	// flood there are many. But after a disk that hung they are not left unsaved for long.
+	saveShare   = 20
+	longestRest = time.Minute
 )
 
 // uses collects what logins leave behind: one that is right would otherwise wait
@@ -100,10 +101,13 @@ func (d *Directory) flush() {
 			d.log.WarnContext(ctx, "failed logins were not saved, and are forgotten at a restart", "error", err)
 		}
 		d.uses.mu.Lock()
-		d.uses.rest = min(saveShare*time.Since(began), time.Minute)
+		d.uses.rest = restAfter(time.Since(began))
 		d.uses.mu.Unlock()
 	}
 }
+
+// restAfter is how long nothing is saved after it has taken so long.
+func restAfter(took time.Duration) time.Duration { return min(saveShare*took, longestRest) }
 
 // keepOlder puts uses back of which there is none since.
 func keepOlder(now, older map[int64]Use) {
