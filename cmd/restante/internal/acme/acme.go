@@ -147,9 +147,9 @@ func (c *Client) Run(ctx context.Context, renewed func()) {
 		return
 	}
 	failures := 0
-	wait := c.untilRestart()
+	wait, ended := c.untilRestart()
 	if wait > 0 {
-		c.config.Log.Warn("the last try to get a certificate has failed, the next waits", "next_try", c.now().Add(wait).Format(time.RFC3339))
+		c.config.Log.Warn("the last try to get a certificate "+ended+", the next waits", "next_try", c.now().Add(wait).Format(time.RFC3339))
 	}
 	for {
 		due, _ := c.due()
@@ -208,14 +208,24 @@ func asked(err error) time.Duration {
 	return wait
 }
 
-// untilRestart is what is left to wait of the failure before a restart: a server
-// that ends and starts again must not hammer.
-func (c *Client) untilRestart() time.Duration {
+// What became of a try that got nothing. A mark with nothing in it is one that failed.
+const (
+	hasFailed = "has failed"
+	wasCutOff = "was cut off" // by the end of the process, whatever that was
+)
+
+// untilRestart is what is left to wait of the try before a restart, if that got nothing,
+// and how it ended: a server that ends and starts again must not hammer.
+func (c *Client) untilRestart() (wait time.Duration, ended string) {
 	st, err := os.Stat(filepath.Join(c.config.Dir, attemptFile))
 	if err != nil {
-		return 0
+		return 0, ""
 	}
-	return min(max(restartWait-c.now().Sub(st.ModTime()), 0), restartWait)
+	ended = hasFailed
+	if st.Size() > 0 {
+		ended = wasCutOff
+	}
+	return min(max(restartWait-c.now().Sub(st.ModTime()), 0), restartWait), ended
 }
 
 // errStillDue is a certificate that does not end the need for one.
@@ -227,7 +237,7 @@ func (c *Client) attempt(serving context.Context) error {
 	ctx, cancel := context.WithTimeout(serving, orderTime)
 	defer cancel()
 	mark := filepath.Join(c.config.Dir, attemptFile)
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+	if err := os.WriteFile(mark, []byte(wasCutOff), 0o600); err != nil {
 		return err
 	}
 	now := c.now()
@@ -241,6 +251,8 @@ func (c *Client) attempt(serving context.Context) error {
 	case serving.Err() != nil:
 		cut := now.Add(cutOffWait - restartWait)
 		err = errors.Join(err, os.Chtimes(mark, cut, cut))
+	default:
+		err = errors.Join(err, os.Truncate(mark, 0), os.Chtimes(mark, now, now))
 	}
 	return err
 }

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -176,9 +177,44 @@ func TestCutOff(t *testing.T) {
 	if err := c.attempt(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cut off: %v", err)
 	}
-	if wait := c.untilRestart(); wait > cutOffWait || wait < cutOffWait-time.Minute {
-		t.Errorf("the next server waits %v", wait)
+	if wait, ended := c.untilRestart(); wait > cutOffWait || wait < cutOffWait-time.Minute || ended != wasCutOff {
+		t.Errorf("the next server waits %v, the order %s", wait, ended)
 	}
+	if said := atStart(t, c.config); !strings.Contains(said, "the last try to get a certificate was cut off, the next waits") {
+		t.Errorf("the next server says %q", said)
+	}
+	// A process that was killed has no time to say so.
+	c = newClient(t, "a.example")
+	refusing(t, c, func(w http.ResponseWriter, _ *http.Request) {
+		if wait, ended := c.untilRestart(); wait < restartWait-time.Minute || ended != wasCutOff {
+			t.Errorf("killed in an order: the next server waits %v, the order %s", wait, ended)
+		}
+		w.WriteHeader(http.StatusForbidden)
+	})
+	if err := c.attempt(t.Context()); err == nil {
+		t.Error("refused, and no error")
+	}
+	if wait, ended := c.untilRestart(); wait < restartWait-time.Minute || ended != hasFailed {
+		t.Errorf("after a refusal: the next server waits %v, the order %s", wait, ended)
+	}
+}
+
+// atStart is what a client logs before it does anything.
+func atStart(t *testing.T, config Config) string {
+	var log strings.Builder
+	synctest.Test(t, func(t *testing.T) {
+		config.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Listening(ProofHTTP)
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.Run(ctx, func() {})
+		synctest.Wait()
+		cancel()
+	})
+	return log.String()
 }
 
 // TestNoRoom: when the certificate could not be written, the authority is not asked
@@ -230,7 +266,7 @@ func TestRestart(t *testing.T) {
 	c.config.Directory = "https://127.0.0.1:1/dir"
 	now := time.Now()
 	c.now = func() time.Time { return now }
-	if wait := c.untilRestart(); wait != 0 {
+	if wait, _ := c.untilRestart(); wait != 0 {
 		t.Errorf("before the first attempt: %v", wait)
 	}
 	if err := c.attempt(t.Context()); err == nil {
@@ -238,7 +274,7 @@ func TestRestart(t *testing.T) {
 	}
 	for after, want := range map[time.Duration]time.Duration{0: restartWait, time.Minute: restartWait - time.Minute, time.Hour: 0, -time.Hour: restartWait} {
 		c.now = func() time.Time { return now.Add(after) }
-		if wait := c.untilRestart(); (wait - want).Abs() > time.Second {
+		if wait, _ := c.untilRestart(); (wait - want).Abs() > time.Second {
 			t.Errorf("%v after the failure: %v, want %v", after, wait, want)
 		}
 	}
