@@ -38,8 +38,8 @@ type Config struct {
 	MaxRecipients  int         // of one message, then 452; default 100
 
 	MaxCommands int // between two accepted messages, beside four for each possible recipient; default 1000
-	MaxErrors   int // 5xx replies on a connection, except to RCPT, then 421; default 20
-	// MaxRefused is how many 5xx replies to RCPT there may be on a connection, then it is
+	MaxErrors   int // 5xx replies on a connection, except refused recipients, then 421; default 20
+	// MaxRefused is how many recipients may be refused on a connection, then it is
 	// 421; default 50. From four times as many in some minutes on, an address is turned
 	// away before it has said anything.
 	MaxRefused int
