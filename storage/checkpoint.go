@@ -101,13 +101,14 @@ func (c *checkpointer) checkpoint(ctx context.Context) {
 	if err == nil {
 		return
 	}
+	c.journal.Stall(err) // first, lest the refusals wait for room that only we could make
+	c.store.refuseAgain(c.journal)
 	if err := c.journal.Fence(); err != nil {
 		c.store.log.Error("what was refused is still in the journal, a crash now would do it", "error", err)
 	}
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return // it is closed with deliveries under way: the next start completes them
 	}
-	c.journal.Stall(err)
 	c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
 }
 
@@ -133,6 +134,7 @@ func (c *checkpointer) settle(ctx context.Context) error {
 	c.done = seq
 	c.store.dropDrafts(seq)
 	c.store.dropNotes(seq)
+	c.store.dropRefusals(func(r *refusal) bool { return r.seq <= seq })
 	c.store.log.Debug("checkpoint", "record", seq, "duration", time.Since(began))
 	return nil
 }

@@ -41,24 +41,19 @@ func (s *Store) commitJournaled(j *journal.Journal, d *draft, name string, to []
 	}
 	s.applying.RLock()
 	entered, err := s.publish(d, name, to)
+	var refused *refusal
 	if err != nil {
 		s.takeBack(entered, name, false)
+		refused = s.keepRefusal(seq, name, to)
 	} else if d.file != nil {
 		s.keepDraft(seq, d)
 	}
 	s.applying.RUnlock()
 	applied()
-	if err != nil {
-		s.refuse(j, name, to)
+	if refused != nil {
+		_ = s.refuse(j, refused) // it is kept then, and tried again
 	}
 	return err
-}
-
-// refuse has recovery forget a message that its mailboxes could not take.
-func (s *Store) refuse(j *journal.Journal, name string, to []address) {
-	if err := s.journalRemoval(j, record{kind: recordRemoved, to: to, names: []string{name}}); err != nil {
-		s.log.Error("a refused message is still in the journal, a crash now would deliver it", "file", name, "error", err)
-	}
 }
 
 // commitSynced is for a process that does not have the journal, such as a

@@ -95,6 +95,86 @@ func TestRefusedStaysAwayBesideFault(t *testing.T) {
 	}
 }
 
+// TestRefusalIsTriedAgain: a mailbox cannot take a message, and neither can the journal
+// take its removal, for a while. From then on no mail can be synced. When the journal
+// works again, be it at the end only, it is told of the removal.
+func TestRefusalIsTriedAgain(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		failures    int // of the journal
+		checkpoints int // before the end
+		orderly     bool
+	}{
+		{"crash after a checkpoint", 1, 1, false},
+		{"end at once", 1, 0, true},
+		{"end after a checkpoint", 1, 1, true},
+		{"a longer fault", 4, 3, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := freshServer(t)
+			deliver(t, v.Store, 1, smallMessage, alice)
+			v.checkpoint(context.Background())
+			failures := 0
+			v.steps.before = func(_ int, st step) error {
+				switch {
+				case st.op == "rename" && strings.Contains(st.file, messageID(2)):
+					failures = c.failures
+				case st.op == "syncJournal" && failures > 0:
+					failures--
+				default:
+					return nil
+				}
+				return unix.EIO
+			}
+			v.hooks.beforeSyncFS = func() error { return unix.EIO }
+			_, err := v.Deliver(context.Background(), messageID(2), []string{alice}, strings.NewReader(otherMessage))
+			if !errors.Is(err, unix.EIO) {
+				t.Fatal(err)
+			}
+			for range c.checkpoints {
+				v.checkpoint(context.Background())
+			}
+			if c.orderly {
+				v.end(t)
+			}
+			data := crashed(t, v.data)
+			startServer(t, data)
+			holds(t, "refused", data, alice, smallMessage)
+		})
+	}
+}
+
+// TestRefusalsAreForgotten: one that the journal has taken, and one whose message it
+// has forgotten, are not tried any more.
+func TestRefusalsAreForgotten(t *testing.T) {
+	for name, mended := range map[string]bool{"removal": false, "checkpoint": true} {
+		v := freshServer(t)
+		broken := false
+		v.steps.before = func(_ int, st step) error {
+			if st.op == "rename" {
+				broken = true
+				return unix.EIO
+			}
+			if broken && st.op == "writeJournal" {
+				return unix.EIO
+			}
+			return nil
+		}
+		_, err := v.Deliver(context.Background(), messageID(2), []string{alice}, strings.NewReader(otherMessage))
+		if !errors.Is(err, unix.EIO) || len(v.Store.refusals) != 1 {
+			t.Fatalf("%s: %v, %d refusals are kept", name, err, len(v.Store.refusals))
+		}
+		broken = false
+		if !mended {
+			v.hooks.beforeSyncFS = func() error { return unix.EIO }
+		}
+		v.checkpoint(context.Background())
+		if len(v.Store.refusals) > 0 {
+			t.Errorf("%s: %d refusals are kept", name, len(v.Store.refusals))
+		}
+	}
+}
+
 // TestRefusedInFullJournal: mailboxes and the file system fail until the journal is
 // full. Its last segment has room for what was refused, and for removals, so no
 // start delivers it, and neither does the server when the fault is over.

@@ -60,14 +60,18 @@
 // the mailbox, or will do so.
 //
 // When step 3 fails, the message is unlinked where it is, a record says that it is
-// removed, and Deliver returns an error. When step 5 fails, the octets in memory are no
-// proof of what is on the disk, and a second sync would find nothing to do. So
-// the files are made anew from the journal, and synced then. A message that is in no
-// file of its mailbox any more is left alone: it was delivered and somebody has
-// removed it, or it was refused. So is one that a reader has moved to a folder of its
-// own after the sync that failed: what the folder has is not written again. Until that
-// works the journal keeps its records, and refuses new ones when it is full, last of
-// all those of removals.
+// removed, and Deliver returns an error. Should that record fail too, checkpoints that
+// fail try it again, also the one at the end; those that succeed need it no more. Only
+// a crash before that, or a journal that takes nothing to the end, can have the
+// message delivered by the next start.
+//
+// When step 5 fails, the octets in memory are no proof of what is on the disk, and a
+// second sync would find nothing to do. So the files are made anew from the journal,
+// and synced then. A message that is in no file of its mailbox any more is left alone:
+// it was delivered and somebody has removed it, or it was refused. So is one that a
+// reader has moved to a folder of its own after the sync that failed: what the folder
+// has is not written again. Until that works the journal keeps its records, and refuses
+// new ones when it is full, last of all those of removals.
 //
 // What a program that does not know the journal has removed since the last
 // checkpoint comes back after a crash.
@@ -132,10 +136,11 @@ type Store struct {
 	journal  atomic.Pointer[journal.Journal] // nil in a process that is no server
 	applying sync.RWMutex                    // held by those who do what a record says
 
-	mu      sync.Mutex
-	touched map[uint64]*os.File // a directory of each file system that has mail, by device
-	kept    []keptDraft
-	usages  usages
+	mu       sync.Mutex
+	touched  map[uint64]*os.File // a directory of each file system that has mail, by device
+	kept     []keptDraft
+	refusals []*refusal // that the journal has not been told of
+	usages   usages
 }
 
 // Open opens the store below dataDir, and makes what is missing, with mode 0700.
