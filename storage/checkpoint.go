@@ -24,6 +24,9 @@ const (
 	settleTime = 10 * time.Second
 )
 
+// errLeft: the journal was closed with records in it.
+var errLeft = errors.New("accepted mail is in the journal only, keep it for the next start, which completes that")
+
 // checkpointer has the journal open: it recovers what the last process left,
 // makes checkpoints beside the work, and a last one at the end.
 type checkpointer struct {
@@ -74,42 +77,45 @@ func (c *checkpointer) run(ctx context.Context) {
 		case <-tick.C:
 		case <-c.journal.Pressure():
 		}
-		c.checkpoint(ctx)
+		if err := c.checkpoint(ctx); err != nil && ctx.Err() == nil {
+			c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
+		}
 	}
 }
 
 // close makes the last checkpoint, so that nothing is left to recover, and lets
-// go of the journal. Whoever delivers from now on syncs by itself.
+// go of the journal. Whoever delivers from now on syncs by itself. An error says that
+// the journal has to be completed by the next start.
 func (c *checkpointer) close() error {
 	c.stop()
 	<-c.stopped
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
 	c.store.journal.Store(nil)
-	c.checkpoint(ctx)
-	return c.journal.Close()
+	err := c.checkpoint(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errLeft, err)
+	}
+	return errors.Join(err, c.journal.Close())
 }
 
 // checkpoint syncs what the records so far have changed and lets the journal
 // forget them. When that fails they stay, and so do their segments; but what was
 // refused must not be done by the next start, and for that no mail has to be synced.
-func (c *checkpointer) checkpoint(ctx context.Context) {
+func (c *checkpointer) checkpoint(ctx context.Context) error {
 	if !c.journal.Needed() {
-		return
+		return nil
 	}
 	err := c.settle(ctx)
 	if err == nil {
-		return
+		return nil
 	}
 	c.journal.Stall(err) // first, lest the refusals wait for room that only we could make
 	c.store.refuseAgain(c.journal)
 	if err := c.journal.Fence(); err != nil {
 		c.store.log.Error("what was refused is still in the journal, a crash now would do it", "error", err)
 	}
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return // it is closed with deliveries under way: the next start completes them
-	}
-	c.store.log.Error("a checkpoint failed; mail is refused when the journal is full", "error", err)
+	return err
 }
 
 // settle is checkpoint, or tells why the records stay.

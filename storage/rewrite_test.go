@@ -295,7 +295,9 @@ func TestMailboxWithoutCur(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.refuse(v.Store.journal.Load(), only(t, dir), to)
+	if err := v.refuse(v.Store.journal.Load(), v.keepRefusal(0, only(t, dir), to)); err != nil {
+		t.Fatal(err)
+	}
 	data := crashed(t, v.data)
 	startServer(t, data)
 	holds(t, "refused before a crash", data, threeBoxes[0])

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -143,7 +144,13 @@ func TestFaultReadOnly(t *testing.T) {
 		d.want("DELE 1", "+OK")
 		d.want("QUIT", "-ERR [SYS/TEMP]")
 	}
-	v.kill()
+	if err := v.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if <-v.exited; v.cmd.ProcessState.ExitCode() != 1 || len(v.log.find("stopped", nil)) > 0 {
+		t.Errorf("the end is told as one in order, status %d", v.cmd.ProcessState.ExitCode())
+	}
+	v.logs("accepted mail is in the journal only, keep it for the next start, which completes that", "read-only file system")
 	v.staysDown("read-only file system")
 	if err := errors.Join(disk.unmount(), disk.mount()); err != nil {
 		t.Fatal(err)
