@@ -1,10 +1,12 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -228,6 +230,40 @@ func TestRefusedInFullJournal(t *testing.T) {
 	if v.checkpointer.journal.Needed() {
 		t.Error("the journal forgets nothing")
 	}
+}
+
+// pickyDisk refuses what has some octets in it to the journal.
+type pickyDisk struct {
+	disk
+	refused string
+}
+
+func (d *pickyDisk) writeJournal(f *os.File, p []byte, off int64) error {
+	if bytes.Contains(p, []byte(d.refused)) {
+		return unix.EIO
+	}
+	return d.disk.writeJournal(f, p, off)
+}
+
+// TestRefusalsDoNotFillJournal: what is left of messages that the journal could not take
+// while no mail can be synced does not fill it: it takes others, also when that lasts.
+func TestRefusalsDoNotFillJournal(t *testing.T) {
+	v := newServer(t, filepath.Join(t.TempDir(), "data"))
+	v.Store.disk = &pickyDisk{disk: v.Store.disk, refused: "Subject: another"}
+	v.Store.journalOptions = journal.Options{SegmentSize: 64 << 10, MaxSegments: 4}
+	if err := v.start(); err != nil {
+		t.Fatal(err)
+	}
+	v.hooks.beforeSyncFS = func() error { return unix.EIO }
+	for n := range 20 {
+		_, err := v.Deliver(context.Background(), messageID(n), []string{alice}, strings.NewReader(otherMessage))
+		if !errors.Is(err, unix.EIO) || errors.Is(err, journal.ErrFull) {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		v.checkpoint(context.Background())
+	}
+	deliver(t, v.Store, 100, smallMessage, alice)
+	holds(t, "after the refusals", v.data, alice, smallMessage)
 }
 
 // TestRewriteSeesDamage: a checkpoint that is to write messages again does not forget

@@ -68,6 +68,9 @@ func (r *round) end() {
 // Checkpoint makes it durable that records up to seq are not needed any more, and
 // gives the segments that hold nothing else back.
 func (j *Journal) Checkpoint(seq uint64) error {
+	j.mu.Lock()
+	j.unneeded = max(j.unneeded, seq)
+	j.mu.Unlock()
 	if err := j.appendCheckpoint(seq); err != nil {
 		return err
 	}
@@ -86,13 +89,23 @@ func (j *Journal) appendCheckpoint(seq uint64) error {
 }
 
 // Fence does of a checkpoint what needs no other disk than that of the journal: when
-// the last write failed, it makes durable that this does not count.
+// the last write failed, it makes durable that this does not count. For that it begins
+// a segment; so that faults do not fill the journal with those, it is a checkpoint if
+// there is something that is not needed: what one that failed was about, and
+// everything when no record is.
 func (j *Journal) Fence() error {
 	j.mu.Lock()
-	unfenced, seq := j.unfenced, j.checkpoint
+	unfenced, seq := j.unfenced, j.unneeded
+	if j.record <= seq {
+		seq = j.last
+	}
+	gives := seq > j.checkpoint
 	j.mu.Unlock()
-	if !unfenced {
+	switch {
+	case !unfenced:
 		return nil
+	case gives:
+		return j.Checkpoint(seq)
 	}
 	return j.appendCheckpoint(seq)
 }

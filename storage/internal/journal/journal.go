@@ -148,6 +148,7 @@ type Journal struct {
 	record     uint64 // the same, of the last that is no checkpoint
 	unfenced   bool   // the last write failed: no header says yet that it does not count
 	checkpoint uint64 // records up to here are not needed
+	unneeded   uint64 // the same, also when a checkpoint could not say so
 	round      *round
 
 	// These change only under mu and by the one who writes.
@@ -194,11 +195,12 @@ func (j *Journal) Last() uint64 {
 }
 
 // Needed is whether a checkpoint has something to do: there are records that none
-// covers, or one that failed and might be replayed by the next process.
+// covers, or one that failed and might be replayed by the next process, or segments
+// that no record is needed of.
 func (j *Journal) Needed() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.record > j.checkpoint || j.unfenced
+	return j.record > j.checkpoint || j.unfenced || len(j.chain) > 1
 }
 
 // Close ends the use of the journal. Records that are being written are finished.

@@ -71,7 +71,7 @@ func Open(path string, o Options) (_ *Journal, err error) {
 		o.Damaged(d)
 	}
 	j.chain, j.free = c.segments, c.rest
-	j.last, j.record, j.checkpoint = c.last, c.record, c.checkpoint
+	j.last, j.record, j.checkpoint, j.unneeded = c.last, c.record, c.checkpoint, c.checkpoint
 	j.release()
 	j.provide()
 	return j, nil
