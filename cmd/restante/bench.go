@@ -90,6 +90,7 @@ func (o benchOptions) volume() int64 {
 func (a *app) bench(ctx context.Context, o benchOptions) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the window was closed
 	defer stop()
+	goOnUnread()
 	place, err := a.benchPlace(o.dir)
 	if err != nil {
 		return err

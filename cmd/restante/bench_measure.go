@@ -45,7 +45,9 @@ type benchStep struct {
 // measure takes every measurement and writes the report.
 func (a *app) measure(ctx context.Context, b *benchServer, o benchOptions, r *benchReport) error {
 	if !o.json {
-		r.writeHead(a.stdout)
+		if err := r.writeHead(a.stdout); err != nil {
+			return err
+		}
 	}
 	for _, step := range b.steps(o) {
 		if step.prepare != nil {
@@ -60,8 +62,11 @@ func (a *app) measure(ctx context.Context, b *benchServer, o benchOptions, r *be
 		}
 		m := newMeasurement(step, result)
 		r.Measurements = append(r.Measurements, m)
-		if !o.json {
-			m.writeRow(a.stdout)
+		if o.json {
+			continue
+		}
+		if err := m.writeRow(a.stdout); err != nil {
+			return err
 		}
 	}
 	if err := r.finish(); err != nil {

@@ -96,15 +96,17 @@ func (r *benchReport) finish() error {
 // benchRow has what was done, how often, and how long its answers took.
 const benchRow = "%-24s %8s %9s %11s %11s %11s %11s\n"
 
-func (r *benchReport) writeHead(w io.Writer) {
-	fmt.Fprintf(w, "Measuring in %s (%s), with %s. All of it is removed at the end.\n\n",
-		r.Directory, r.FileSystem, plural(r.Processors, "processor"))
-	fmt.Fprintf(w, benchRow, "", "AT ONCE", "A SECOND", "MEDIAN", "95%", "99%", "CPU EACH")
+func (r *benchReport) writeHead(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "Measuring in %s (%s), with %s. All of it is removed at the end.\n\n"+benchRow,
+		r.Directory, r.FileSystem, plural(r.Processors, "processor"),
+		"", "AT ONCE", "A SECOND", "MEDIAN", "95%", "99%", "CPU EACH")
+	return err
 }
 
-func (m measurement) writeRow(w io.Writer) {
-	fmt.Fprintf(w, benchRow, m.what, grouped(m.Connections), grouped(int(math.Round(m.PerSecond))),
+func (m measurement) writeRow(w io.Writer) error {
+	_, err := fmt.Fprintf(w, benchRow, m.what, grouped(m.Connections), grouped(int(math.Round(m.PerSecond))),
 		inMS(m.Median), inMS(m.P95), inMS(m.P99), inMS(&m.CPU))
+	return err
 }
 
 // writeSummary says in plain words what the figures mean.

@@ -138,42 +138,70 @@ func TestBenchDataDirectory(t *testing.T) {
 	}
 }
 
+// runningBench is a "restante bench" that has begun its first measurement.
+type runningBench struct {
+	*exec.Cmd
+	out    io.ReadCloser
+	errOut bytes.Buffer
+}
+
+func startBench(t *testing.T, dir, duration string) *runningBench {
+	t.Helper()
+	b := &runningBench{Cmd: exec.Command("restante", "bench", "--dir", dir, "--duration", duration)}
+	b.Stderr = &b.errOut
+	var err error
+	if b.out, err = b.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Process.Kill() }) // it should have ended
+	in := bufio.NewReader(b.out)
+	for line := ""; !strings.Contains(line, "AT ONCE"); {
+		if line, err = in.ReadString('\n'); err != nil {
+			t.Fatalf("it ended: %v\n%s", err, b.errOut.String())
+		}
+	}
+	return b
+}
+
+// ends waits for the end.
+func (b *runningBench) ends(t *testing.T, status int, errOut string) {
+	t.Helper()
+	_ = b.Wait() // its status is read from ProcessState
+	if code := b.ProcessState.ExitCode(); code != status || b.errOut.String() != errOut {
+		t.Errorf("%v, %q", b.ProcessState, b.errOut.String())
+	}
+}
+
 // TestBenchInterrupted: at whatever signal it ends, and removes what it made.
 func TestBenchInterrupted(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			cmd := exec.Command("restante", "bench", "--dir", dir, "--duration", "20s")
-			var errOut bytes.Buffer
-			cmd.Stderr = &errOut
-			pipe, err := cmd.StdoutPipe()
-			if err != nil {
+			b := startBench(t, dir, "20s")
+			if err := b.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = cmd.Process.Kill() }) // it should have ended
-			out := bufio.NewReader(pipe)
-			for line := ""; !strings.Contains(line, "AT ONCE"); {
-				if line, err = out.ReadString('\n'); err != nil {
-					t.Fatalf("it ended: %v\n%s", err, errOut.String())
-				}
-			}
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			if rest, err := io.ReadAll(out); err != nil || len(rest) > 0 {
+			if rest, err := io.ReadAll(b.out); err != nil || len(rest) > 0 {
 				t.Errorf("after the signal: %q, %v", rest, err)
 			}
-			_ = cmd.Wait() // its status is read from ProcessState
-			if code := cmd.ProcessState.ExitCode(); code != exitFailed || errOut.String() != "restante: interrupted\n" {
-				t.Errorf("exit status %d, %q", code, errOut.String())
-			}
+			b.ends(t, exitFailed, "restante: interrupted\n")
 			empty(t, dir)
 		})
 	}
+	t.Run("the reader leaves", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		b := startBench(t, dir, "50ms")
+		if err := b.out.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.ends(t, exitUnread, "")
+		empty(t, dir)
+	})
 }
 
 func TestBenchSpace(t *testing.T) {

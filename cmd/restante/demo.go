@@ -45,6 +45,7 @@ func (a *app) demo(ctx context.Context) error {
 	// The window that it runs in may be closed: nothing is to stay then, either.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
+	goOnUnread()
 	dir, err := os.MkdirTemp("", "restante-demo-")
 	if err != nil {
 		return fmt.Errorf("there is no place for the demo: %w", err)

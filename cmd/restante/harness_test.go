@@ -88,6 +88,7 @@ type testServer struct {
 	smtp, pop3, pop3s string // addresses
 	cmd               *exec.Cmd
 	log               serverLog
+	stderr            io.Closer // the reading end of the log
 	exited            chan struct{}
 }
 
@@ -164,6 +165,7 @@ func (s *testServer) start(o serverOptions) {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.stderr = stderr
 	cmd, exited, log := s.cmd, s.exited, &s.log
 	go func() {
 		log.follow(stderr)

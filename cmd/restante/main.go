@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -24,6 +25,8 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitUnread is what a shell tells of a program that SIGPIPE has ended.
+	exitUnread = 128 + int(syscall.SIGPIPE)
 )
 
 func main() {
@@ -51,11 +54,25 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errInterrupted
 	}
+	if unread(err) {
+		return exitUnread
+	}
 	fmt.Fprintf(stderr, "restante: %v\n", err)
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// goOnUnread has the program outlive those who read what it writes: a write that
+// nobody reads fails, and does not end it. It is for commands with more to do than
+// to tell; the others end there and then.
+func goOnUnread() { signal.Ignore(syscall.SIGPIPE) }
+
+// unread tells whether the command failed because nobody reads what it writes.
+func unread(err error) bool {
+	e := (*fs.PathError)(nil)
+	return errors.As(err, &e) && e.Path == os.Stdout.Name() && errors.Is(e, syscall.EPIPE)
 }
 
 // usageError is a command line that cannot be carried out as it is written.

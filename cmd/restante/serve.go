@@ -49,6 +49,7 @@ SIGHUP reads the configuration and the certificates anew.`,
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
+			goOnUnread() // of its log
 			log, level := newLog(a.stderr, c)
 			limitMemory(log)
 			forbidCores(log)
