@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -49,8 +50,8 @@ func (a *app) benchIn(ctx context.Context, dir string, o benchOptions, r *benchR
 	if err != nil {
 		return err
 	}
-	log, level := newLog(a.stderr, c)
-	s, err := startOnFreePorts(ctx, c, log, level)
+	faults := benchFaults{new(atomic.Pointer[string])}
+	s, err := startOnFreePorts(ctx, c, slog.New(faults), new(slog.LevelVar))
 	if err != nil {
 		return err
 	}
@@ -58,7 +59,35 @@ func (a *app) benchIn(ctx context.Context, dir string, o benchOptions, r *benchR
 	if b.tls, err = benchTLS(c); err != nil {
 		return errors.Join(err, s.close())
 	}
-	return b.whileServing(ctx, func(ctx context.Context) error { return a.measure(ctx, b, o, r) })
+	err = b.whileServing(ctx, func(ctx context.Context) error { return a.measure(ctx, b, o, r) })
+	return errors.Join(err, faults.err())
+}
+
+// benchFaults is the log of the server: it shows nothing, and keeps the first
+// error. Each client that hears of a fault makes one more.
+type benchFaults struct{ first *atomic.Pointer[string] }
+
+func (benchFaults) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelError }
+func (f benchFaults) WithAttrs([]slog.Attr) slog.Handler         { return f }
+func (f benchFaults) WithGroup(string) slog.Handler              { return f }
+
+func (f benchFaults) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "error" {
+			text += ": " + a.Value.String()
+		}
+		return true
+	})
+	f.first.CompareAndSwap(nil, &text)
+	return nil
+}
+
+func (f benchFaults) err() error {
+	if text := f.first.Load(); text != nil {
+		return fmt.Errorf("the server had a fault: %s", *text)
+	}
+	return nil
 }
 
 // whileServing runs the server as long as do takes. The end of ctx ends do
@@ -83,7 +112,6 @@ func benchConfig(dir string) (*config.Config, error) {
 	c := config.Default()
 	c.Hostname = "localhost"
 	c.DataDir = dir
-	c.Log.Level = slog.LevelWarn
 	var err error
 	c.Auth.AllowPlaintext, err = config.ParseNetworks([]string{"127.0.0.0/8"})
 	return c, err

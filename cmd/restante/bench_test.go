@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -202,6 +203,30 @@ func TestBenchInterrupted(t *testing.T) {
 		b.ends(t, exitUnread, "")
 		empty(t, dir)
 	})
+}
+
+// TestBenchFault: a server that cannot take mail ends it, with the cause, and its
+// log is not shown.
+func TestBenchFault(t *testing.T) {
+	dir := t.TempDir()
+	b := startBench(t, dir, "500ms")
+	drafts, err := filepath.Glob(filepath.Join(dir, "*", "mail", ".tmp"))
+	if err != nil || len(drafts) != 1 {
+		t.Fatalf("%q, %v", drafts, err)
+	}
+	if err := os.Remove(drafts[0]); err != nil { // every message needs it
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, b.out); err != nil {
+		t.Fatal(err)
+	}
+	_ = b.Wait() // its status is read from ProcessState
+	want := regexp.MustCompile(`^restante: receive 4 KiB: message: the server answered "451 [^\n]+"\n` +
+		`the server had a fault: message refused: [^\n]+: no such file or directory\n$`)
+	if code, said := b.ProcessState.ExitCode(), b.errOut.String(); code != exitFailed || !want.MatchString(said) {
+		t.Errorf("exit status %d, %s", code, said)
+	}
+	empty(t, dir)
 }
 
 func TestBenchSpace(t *testing.T) {
