@@ -181,7 +181,7 @@ func (s *Store) open(dataDir string) (err error) {
 	if err := s.mail.Mkdir(draftsDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if s.mailDir, err = s.mail.Open("."); err != nil {
+	if s.mailDir, err = os.Open(s.mail.Name()); err != nil { // by a name without "/."
 		return err
 	}
 	if s.drafts, err = s.openDir(draftsDir); err != nil {

@@ -222,7 +222,7 @@ func TestBenchFault(t *testing.T) {
 	}
 	_ = b.Wait() // its status is read from ProcessState
 	want := regexp.MustCompile(`^restante: receive 4 KiB: message: the server answered "451 [^\n]+"\n` +
-		`the server had a fault: message refused: [^\n]+: no such file or directory\n$`)
+		`the server had a fault: message refused: [^\n]+/mail/\.tmp/\w+: no such file or directory\n$`)
 	if code, said := b.ProcessState.ExitCode(), b.errOut.String(); code != exitFailed || !want.MatchString(said) {
 		t.Errorf("exit status %d, %s", code, said)
 	}
