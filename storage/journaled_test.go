@@ -281,7 +281,7 @@ type hookedDisk struct {
 	beforeOpen    func(name string) error
 	beforeSyncFS  func() error
 	beforeJournal func()
-	afterSyncDir  func()
+	afterSyncDir  func() // of those with mail
 }
 
 func (d *hookedDisk) openDir(dir *os.File, names ...string) (*os.File, error) {
@@ -320,7 +320,7 @@ func (d *hookedDisk) writeJournal(f *os.File, p []byte, off int64) error {
 
 func (d *hookedDisk) syncDir(dir *os.File) error {
 	err := d.disk.syncDir(dir)
-	if d.afterSyncDir != nil {
+	if d.afterSyncDir != nil && !strings.Contains(dir.Name(), "/"+journalDir) {
 		d.afterSyncDir()
 	}
 	return err

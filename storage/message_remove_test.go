@@ -11,6 +11,52 @@ import (
 	"time"
 )
 
+// syncedDirs is a disk that remembers which directories were synced.
+type syncedDirs struct {
+	osDisk
+	dirs []string
+}
+
+func (d *syncedDirs) syncDir(dir *os.File) error {
+	d.dirs = append(d.dirs, filepath.Clean(dir.Name()))
+	return d.osDisk.syncDir(dir)
+}
+
+// TestNamesAreSynced: that of a new data directory, of what is in it, and of what is noted
+// for a start that comes after a crash.
+func TestNamesAreSynced(t *testing.T) {
+	top := t.TempDir()
+	data := filepath.Join(top, "data")
+	d := &syncedDirs{}
+	s, err := openOn(d, data, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, dir := range []string{top, data} {
+		if !slices.Contains(d.dirs, dir) {
+			t.Errorf("%s is not synced after a name came into it, but %q", dir, d.dirs)
+		}
+	}
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, alice)
+	d = &syncedDirs{}
+	other, err := openOn(d, v.data, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	d.dirs = nil
+	if n, err := openDrop(t, other, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	for _, dir := range []string{notesDir, journalDir} {
+		if !slices.Contains(d.dirs, filepath.Join(v.data, dir)) {
+			t.Errorf("%s is not synced after a note, but %q", dir, d.dirs)
+		}
+	}
+}
+
 // openSettledDrop opens a maildrop when any change of the mailbox from now on can be
 // told from what it was.
 func openSettledDrop(t *testing.T, s *Store) *Maildrop {

@@ -87,7 +87,7 @@ func (s *Store) writeNote(b []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(draft))
 	}
-	return errors.Join(syncPath(dir), syncPath(filepath.Dir(dir)))
+	return errors.Join(s.syncPath(dir), s.syncPath(filepath.Dir(dir)))
 }
 
 // dropNotes removes the notes about records up to seq.

@@ -379,7 +379,7 @@ func (s *source) putAside(a address, why error) error {
 	if err := ignoreMissing(s.store.disk.unlink(dir, name)); err != nil {
 		return err
 	}
-	if err := errors.Join(s.store.copyDraft(s.name, dir, name), s.store.disk.syncDir(dir), syncPath(filepath.Dir(path))); err != nil {
+	if err := errors.Join(s.store.copyDraft(s.name, dir, name), s.store.disk.syncDir(dir), s.store.syncPath(filepath.Dir(path))); err != nil {
 		return err
 	}
 	s.store.log.Error("a mailbox cannot be used; a message for it was put aside",

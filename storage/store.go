@@ -145,12 +145,14 @@ type Store struct {
 
 // Open opens the store below dataDir, and makes what is missing, with mode 0700.
 // It takes no lock: commands may use the store beside a server.
-func Open(dataDir string, o Options) (*Store, error) {
+func Open(dataDir string, o Options) (*Store, error) { return openOn(osDisk{}, dataDir, o) }
+
+func openOn(d disk, dataDir string, o Options) (*Store, error) {
 	dataDir, err := filepath.Abs(dataDir)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	s := &Store{host: safeHost(o.Hostname), log: o.Log, disk: osDisk{}, dataDir: dataDir,
+	s := &Store{host: safeHost(o.Hostname), log: o.Log, disk: d, dataDir: dataDir,
 		checkpointEvery: defaultCheckpointEvery, touched: make(map[uint64]*os.File)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -163,7 +165,7 @@ func Open(dataDir string, o Options) (*Store, error) {
 
 func (s *Store) open(dataDir string) (err error) {
 	if err := os.Mkdir(dataDir, 0o700); err == nil {
-		if err := syncPath(filepath.Dir(dataDir)); err != nil {
+		if err := s.syncPath(filepath.Dir(dataDir)); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, os.ErrExist) {
@@ -193,15 +195,16 @@ func (s *Store) open(dataDir string) (err error) {
 	if err := os.Mkdir(filepath.Join(dataDir, journalDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return syncPath(dataDir)
+	return s.syncPath(dataDir)
 }
 
-func syncPath(path string) error {
+// syncPath syncs a directory that is not below mail/.
+func (s *Store) syncPath(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(s.disk.syncDir(d), d.Close())
 }
 
 // Close closes the store. Maildrops are closed on their own.
