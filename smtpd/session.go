@@ -83,7 +83,7 @@ func (s *session) fits(r Recipient) error {
 func ofStore(err error) error {
 	for _, known := range []error{ErrNoSpace, ErrOverQuota} {
 		if errors.Is(err, known) {
-			return fmt.Errorf("%w: %v", known, err)
+			return stated{known, err.Error()}
 		}
 	}
 	if err != nil {
@@ -91,6 +91,15 @@ func ofStore(err error) error {
 	}
 	return nil
 }
+
+// stated is a known error in the words of the store.
+type stated struct {
+	error
+	text string
+}
+
+func (s stated) Error() string { return s.text }
+func (s stated) Unwrap() error { return s.error }
 
 func (s *session) resolve(to address) (r Recipient, err error) {
 	ctx := s.server.ctx
