@@ -51,6 +51,9 @@ func (s *Store) openJournal() (*checkpointer, error) {
 	o.Damaged = func(err error) {
 		s.log.Error("the journal is damaged: mail of the last seconds before the crash may be lost", "error", err)
 	}
+	o.Mended = func(err error) {
+		s.log.Warn("the header of a file of the journal was lost, its copy is used", "error", err)
+	}
 	j, err := journal.Open(filepath.Join(s.dataDir, journalDir), o)
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)

@@ -40,30 +40,30 @@ func scribble(t *testing.T, name string, content []byte, at int) {
 // start and tells what is in its way. What the mailboxes have stays.
 func TestFaultJournalDamaged(t *testing.T) {
 	t.Parallel()
-	const damaged = "the journal is damaged"
+	const damaged, copied = "the journal is damaged", "the header of a file of the journal was lost, its copy is used"
 	v := newVictim(t, "")
 	v.disown()
 	for _, test := range []struct {
 		name   string
 		damage func(t *testing.T, segment string, content []byte, record int) error
-		logged string // damage that the server starts with
-		fatal  string // why it does not start
+		logged []string // what the server starts with, and says of the file
+		fatal  string   // why it does not start
 	}{
-		{"nothing", func(*testing.T, string, []byte, int) error { return nil }, "", ""},
-		{"its name", func(t *testing.T, name string, c []byte, _ int) error { scribble(t, name, c, 0); return nil }, "header", ""},
-		{"its number", func(t *testing.T, name string, c []byte, _ int) error { scribble(t, name, c, 20); return nil }, "header", ""},
-		{"the first record", func(t *testing.T, name string, c []byte, at int) error { scribble(t, name, c, at); return nil }, "lost records", ""},
-		{"cut short", func(_ *testing.T, name string, _ []byte, at int) error { return os.Truncate(name, int64(at)) }, "", ""},
-		{"emptied", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Truncate(name, 0) }, "", ""},
-		{"removed", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Remove(name) }, "", ""},
-		{"unreadable", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Chmod(name, 0) }, "", "permission denied"},
+		{"nothing", func(*testing.T, string, []byte, int) error { return nil }, nil, ""},
+		{"its name", func(t *testing.T, name string, c []byte, _ int) error { scribble(t, name, c, 0); return nil }, []string{copied}, ""},
+		{"its number", func(t *testing.T, name string, c []byte, _ int) error { scribble(t, name, c, 20); return nil }, []string{copied}, ""},
+		{"the first record", func(t *testing.T, name string, c []byte, at int) error { scribble(t, name, c, at); return nil }, []string{damaged, "lost records"}, ""},
+		{"cut short", func(_ *testing.T, name string, _ []byte, at int) error { return os.Truncate(name, int64(at)) }, nil, ""},
+		{"emptied", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Truncate(name, 0) }, nil, ""},
+		{"removed", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Remove(name) }, nil, ""},
+		{"unreadable", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Chmod(name, 0) }, nil, "permission denied"},
 		{"a directory", func(t *testing.T, name string, _ []byte, _ int) error {
 			return tool("sh", "-c", `rm "$1" && mkdir "$1"`, "sh", name)
-		}, "", "is a directory"},
+		}, nil, "is a directory"},
 		{"a dangling link", func(_ *testing.T, name string, _ []byte, _ int) error {
 			return tool("sh", "-c", `rm "$1" && ln -s nowhere "$1"`, "sh", name)
-		}, "", "no such file"},
-		{"the whole journal unreadable", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Chmod(filepath.Dir(name), 0) }, "", "permission denied"},
+		}, nil, "no such file"},
+		{"the whole journal unreadable", func(_ *testing.T, name string, _ []byte, _ int) error { return os.Chmod(filepath.Dir(name), 0) }, nil, "permission denied"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v.t = t
@@ -86,8 +86,8 @@ func TestFaultJournalDamaged(t *testing.T) {
 				}
 			}
 			v.mustStart()
-			if test.logged != "" {
-				v.logs(damaged, name, test.logged)
+			if test.logged != nil {
+				v.logs(append(test.logged, name)...)
 			} else if lines := v.log.find(damaged, nil); len(lines) > 0 {
 				t.Errorf("it is nothing like that: %v", lines)
 			}

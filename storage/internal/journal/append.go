@@ -29,7 +29,7 @@ func (j *Journal) append(e *entry) error {
 		e.size += len(p)
 	}
 	e.size += maxRecordHeader
-	if int64(e.size) > j.options.SegmentSize-block-frameHeader {
+	if int64(e.size) > j.options.SegmentSize-block-int64(frameOverhead) {
 		return fmt.Errorf("%w: %d octets", ErrTooLarge, e.size)
 	}
 	j.mu.Lock()
@@ -102,7 +102,7 @@ func (j *Journal) next() error {
 			j.take(0, n)
 			return nil
 		}
-		if i := j.waiting(keptByUrgent); i >= 0 && j.within(frameHeader+j.queue[i].size, keptByUrgent) {
+		if i := j.waiting(keptByUrgent); i >= 0 && j.within(frameOverhead+j.queue[i].size, keptByUrgent) {
 			j.take(i, i+1)
 			return nil
 		}
@@ -168,7 +168,7 @@ func (j *Journal) take(from, to int) {
 // frame at most, and how many free segments it leaves to others.
 func (j *Journal) ready() (n, octets, keeps int) {
 	most := int(min(maxBatch, j.options.SegmentSize-block))
-	octets = frameHeader
+	octets = frameOverhead
 	for n < len(j.queue) && (n == 0 || octets+j.queue[n].size <= most) {
 		if j.queue[n].keeps != j.queue[0].keeps && !j.plenty(octets+j.queue[n].size) {
 			break // a full disk may take one and not the other
@@ -200,7 +200,7 @@ func (j *Journal) plenty(octets int) bool {
 // up for the time of the system calls. The sequence numbers are used up even when
 // it fails: somebody may have read them from the file.
 func (j *Journal) write(batch []*entry) error {
-	octets, before, keeps := frameHeader, j.last, 0
+	octets, before, keeps := frameOverhead, j.last, 0
 	for i, e := range batch {
 		octets += e.size
 		keeps = max(keeps, e.keeps)
@@ -309,8 +309,8 @@ func (j *Journal) segment(octets, keeps int) (seg *segment, fresh bool, err erro
 	return seg, true, nil
 }
 
-// encode puts the frame of a batch into buf, after the header if the segment has
-// none yet.
+// encode puts the frame of a batch into buf. If the segment has no header yet, that
+// comes before it, and once more behind the records.
 func (j *Journal) encode(seg *segment, fresh bool, batch []*entry) {
 	j.buf = j.buf[:0]
 	if fresh {
@@ -321,6 +321,9 @@ func (j *Journal) encode(seg *segment, fresh bool, batch []*entry) {
 	j.buf = beginFrame(j.buf)
 	for _, e := range batch {
 		j.buf = appendRecord(j.buf, e.kind, e.parts)
+	}
+	if fresh {
+		j.buf = append(j.buf, j.buf[:headerOctets]...)
 	}
 	j.buf = endFrame(j.buf, start, seg.salt, batch[0].seq, len(batch))
 }

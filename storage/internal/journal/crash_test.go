@@ -141,7 +141,7 @@ func (l *ledger) check(t *testing.T, j *Journal, certain bool) {
 
 // A journal is cut off at random calls of the disk, by power cuts and by kills of
 // the process, with a disk that fails now and then or becomes full, and opened again,
-// for several generations.
+// now and then without the header of one segment, for several generations.
 func TestCrashes(t *testing.T) {
 	lives := 24
 	if testing.Short() {
@@ -169,6 +169,9 @@ func live(t *testing.T, l *ledger, disk *simDisk, faults float64) *simDisk {
 	t.Helper()
 	rnd := disk.rnd
 	disk.plan(t, -1, false, 0)
+	if rnd.IntN(3) == 0 {
+		disk.rot(t)
+	}
 	o := disk.options()
 	o.Damaged = func(err error) {
 		if !disk.lied() && !disk.excuses(err) {

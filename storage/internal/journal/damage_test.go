@@ -21,7 +21,7 @@ func TestDamage(t *testing.T) {
 		{"frame in the middle", 2*block + 34, 1, []string{"1 one", "3 three"}},
 		{"last frame, like a torn write", 3*block + 34, 0, []string{"1 one", "2 two"}},
 		{"padding", 4*block - 1, 0, []string{"1 one", "2 two", "3 three"}},
-		{"header", 20, 1, nil},
+		{"header", 20, 0, []string{"1 one", "2 two", "3 three"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -88,13 +88,17 @@ func TestUnreadable(t *testing.T) {
 		bad     badBlocks
 		reports []string // parts of them
 		want    []string
+		kept    int // files
 	}{
-		{"frame in the middle", badBlocks{"segment-1": {3 * block}}, []string{"segment-1 is damaged"}, []string{"6 four", "8 six"}},
-		{"last frame", badBlocks{"segment-1": {4 * block}}, []string{"segment-1 is damaged"}, []string{"6 four", "7 five"}},
-		{"behind the last frame", badBlocks{"segment-1": {8 * block}}, []string{"segment-1 is damaged"}, []string{"6 four", "7 five", "8 six"}},
-		{"not needed any more", badBlocks{"segment-0": {block}}, nil, []string{"6 four", "7 five", "8 six"}},
-		{"header that is not needed", badBlocks{"segment-0": {0}}, []string{"segment-0 has no valid header"}, []string{"6 four", "7 five", "8 six"}},
-		{"header", badBlocks{"segment-1": {0}}, []string{"segment-1 has no valid header"}, []string{"1 one", "3 two", "4 three"}},
+		{"frame in the middle", badBlocks{"segment-1": {3 * block}}, []string{"segment-1 is damaged"}, []string{"6 four", "8 six"}, 1},
+		{"last frame", badBlocks{"segment-1": {4 * block}}, []string{"segment-1 is damaged"}, []string{"6 four", "7 five"}, 1},
+		{"behind the last frame", badBlocks{"segment-1": {8 * block}}, []string{"segment-1 is damaged"}, []string{"6 four", "7 five", "8 six"}, 1},
+		{"not needed any more", badBlocks{"segment-0": {block}}, nil, []string{"6 four", "7 five", "8 six"}, 0},
+		{"header", badBlocks{"segment-1": {0}}, nil, []string{"6 four", "7 five", "8 six"}, 0},
+		{"header that is not needed", badBlocks{"segment-0": {0}}, nil, []string{"6 four", "7 five", "8 six"}, 0},
+		{"first frame", badBlocks{"segment-1": {block}}, []string{"segment-1 is damaged"}, []string{"1 one", "3 two", "4 three", "6 four", "7 five", "8 six"}, 1},
+		{"header and first frame", badBlocks{"segment-1": {0, block}}, []string{"segment-1 has no valid header"}, []string{"1 one", "3 two", "4 three"}, 1},
+		{"both that are not needed", badBlocks{"segment-0": {0, block}}, []string{"segment-0 has no valid header"}, []string{"6 four", "7 five", "8 six"}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -131,8 +135,8 @@ func TestUnreadable(t *testing.T) {
 			}
 			shut(t, j)
 			kept, err := filepath.Glob(filepath.Join(dir, unreadablePrefix+"*"))
-			if want := c.name != "not needed any more"; err != nil || len(kept) > 0 != want {
-				t.Errorf("kept %q, %v", kept, err)
+			if err != nil || len(kept) != c.kept {
+				t.Errorf("kept %q, %v, want %d", kept, err, c.kept)
 			}
 			reports = nil
 			j = open(t, dir, o) // a segment that could not be read is not used again

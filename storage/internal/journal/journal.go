@@ -37,9 +37,11 @@
 //     when a checkpoint is not possible.
 //  9. A block that the disk cannot read counts as invalid. Segments before the last
 //     checkpoint are not read at all. Replay fails when it finds damage that Open has
-//     not reported: what is lost then must not be forgotten in silence. A segment
-//     that could not be read is renamed and kept, not removed. When no header can be
-//     read, or more than one cannot, Open fails: records may be there.
+//     not reported: what is lost then must not be forgotten in silence.
+//  10. So much depends on a header that the first frame has a copy of it. A segment that
+//     has lost both is renamed and kept, not used or removed, as is one with blocks
+//     that could not be read. When no other has a header, or more than one has lost it,
+//     Open fails: records may be there.
 //
 // Blocks that were written before are overwritten in place, so that the sync of
 // a frame has no metadata of the file system to write; a segment that is new
@@ -92,6 +94,8 @@ type Options struct {
 	Patience    time.Duration // of an Append that waits for a checkpoint; default a minute
 	// Damaged is told of acknowledged records that were lost to damage of the disk.
 	Damaged func(err error)
+	// Mended is told of damage that nothing was lost by.
+	Mended func(err error)
 
 	// The system calls, for tests that let them fail.
 	Write func(f *os.File, p []byte, off int64) error
@@ -112,6 +116,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Damaged == nil {
 		o.Damaged = func(error) {}
+	}
+	if o.Mended == nil {
+		o.Mended = func(error) {}
 	}
 	if o.Write == nil {
 		o.Write = func(f *os.File, p []byte, off int64) error {

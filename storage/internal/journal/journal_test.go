@@ -135,7 +135,7 @@ func TestReplayEndsWithError(t *testing.T) {
 func TestRecordSizes(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, Options{})
-	most := small - block - frameHeader - maxRecordHeader
+	most := small - block - frameOverhead - maxRecordHeader
 	var want []string
 	for i, size := range []int{0, 1, block - 40, block - frameHeader - 3, block, 3*block + 1, most} {
 		want = append(want, fmt.Sprintf("%d %.20s", i+1, strings.Repeat("x", size)))

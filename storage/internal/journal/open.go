@@ -41,19 +41,24 @@ func Open(path string, o Options) (_ *Journal, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if found, err = j.keepUnreadable(found); err != nil {
+	found, err = j.keepUnreadable(found)
+	j.free = found
+	if err != nil {
 		return nil, err
 	}
-	j.free = found
 	if err := stable.File(dir); err != nil {
 		return nil, err
 	}
 	for _, s := range found {
-		if s.damaged {
-			o.Damaged(fmt.Errorf("%s has no valid header", s.file.Name()))
+		if s.mended != nil {
+			o.Mended(fmt.Errorf("%s has no valid header, that in its first frame is used: %w", s.file.Name(), s.mended))
+		}
+		later, err := s.later(o.Read)
+		if err != nil {
+			return nil, err
 		}
 		j.slot = max(j.slot, s.slot+1)
-		j.number = max(j.number, s.number)
+		j.number = max(j.number, s.number, later)
 	}
 	c, err := follow(found, o.Read)
 	if unreadable(err) {
@@ -95,13 +100,15 @@ func openDir(path string) (*os.Root, *os.File, error) {
 // be a later number than that of the last record that was acknowledged, but
 // all records that are acknowledged after the call have higher ones.
 func LastOf(path string) (uint64, error) {
+	var err error
 	for range 100 { // each lost only to a segment that was used up in that moment
-		last, stale, err := lastOf(path)
-		if err != nil || !stale {
-			return last, err
+		last, stale, failed := lastOf(path)
+		if !stale {
+			return last, failed
 		}
+		err = failed
 	}
-	return 0, fmt.Errorf("reading the journal %s: it changes too fast", path)
+	return 0, errors.Join(fmt.Errorf("reading the journal %s: it changes too fast", path), err)
 }
 
 // lastOf is LastOf, or tells that the newest segment has become another one.
@@ -122,11 +129,13 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 		_, err = os.Stat(path)
 		return 0, err == nil, err
 	}
-	for _, s := range found {
-		err = errors.Join(err, s.unreadable)
-	}
 	if err != nil || len(found) == 0 {
 		return 0, false, err
+	}
+	for _, s := range found {
+		if s.unreadable != nil { // or its header is just being written
+			return 0, s.unreadable == errHeader, fmt.Errorf("%s has no valid header: %w", s.file.Name(), s.unreadable)
+		}
 	}
 	newest := slices.MaxFunc(found, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
 	if newest.number == 0 {
@@ -137,8 +146,9 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 	if err = errors.Join(err, newest.unreadable); err != nil {
 		return 0, false, err
 	}
-	h, _, err := readHeader(newest.file, read)
-	return c.last, h != newest.segmentHeader, err
+	now := segment{file: newest.file, size: newest.size}
+	err = now.readHeader(read)
+	return c.last, now.segmentHeader != newest.segmentHeader, err
 }
 
 // openSegments opens all files of the journal and reads their headers. On an
@@ -165,10 +175,7 @@ func openSegments(root *os.Root, flag int, read reader) (found []*segment, err e
 			return found, err
 		}
 		s.size = st.Size()
-		s.segmentHeader, s.damaged, err = readHeader(f, read)
-		if unreadable(err) {
-			s.damaged, s.bad, s.unreadable = true, true, err
-		} else if err != nil {
+		if err := s.readHeader(read); err != nil {
 			return found, err
 		}
 	}

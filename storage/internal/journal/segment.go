@@ -17,8 +17,12 @@ const block = 4096
 const (
 	segmentMagic = "restante journal"
 	frameMagic   = 0x4d415246
-	frameHeader  = 32      // octets
-	maxSegment   = 1 << 30 // octets that are read of a file
+	frameHeader  = 32 // octets
+	headerOctets = len(segmentMagic) + 6*8 + crc32.Size
+	// frameOverhead is the octets of a frame besides its records, at most: the first of
+	// a segment has a copy of the header.
+	frameOverhead = frameHeader + headerOctets
+	maxSegment    = 1 << 30 // octets that are read of a file
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -47,10 +51,10 @@ func (h *segmentHeader) encode(buf []byte) {
 	binary.LittleEndian.PutUint32(buf[n:], crc32.Checksum(buf[:n], castagnoli))
 }
 
-// decodeHeader reads a first block; false when it is none.
+// decodeHeader reads what a first block begins with; false when it is none.
 func decodeHeader(b []byte) (h segmentHeader, ok bool) {
 	n := len(segmentMagic)
-	if len(b) < block || string(b[:n]) != segmentMagic {
+	if len(b) < headerOctets || string(b[:n]) != segmentMagic {
 		return h, false
 	}
 	for _, v := range []*uint64{&h.number, &h.salt, &h.first, &h.prevSalt, &h.prevEnd, &h.prevLast} {
@@ -92,15 +96,24 @@ func endFrame(buf []byte, start int, salt, first uint64, count int) []byte {
 // frameSum is the checksum of a frame without its padding.
 func frameSum(b []byte) uint32 { return crc32.Checksum(b[8:], castagnoli) }
 
+// frameEnd is where what looks like a frame ends, without its padding; 0 when b
+// begins with none.
+func frameEnd(b []byte) int64 {
+	if len(b) < frameHeader || binary.LittleEndian.Uint32(b) != frameMagic {
+		return 0
+	}
+	return frameHeader + int64(binary.LittleEndian.Uint32(b[8:]))
+}
+
 // decodeFrame reads the frame that b begins with; false when there is none. The
 // salt is looked at before the checksum is made, so that a message of things like
 // frames takes no time.
 func decodeFrame(b []byte, salt uint64) (f frame, ok bool) {
-	if len(b) < frameHeader || binary.LittleEndian.Uint32(b) != frameMagic || binary.LittleEndian.Uint64(b[24:]) != salt {
+	end := frameEnd(b)
+	if end == 0 || end > int64(len(b)) || binary.LittleEndian.Uint64(b[24:]) != salt {
 		return f, false
 	}
-	end := frameHeader + int64(binary.LittleEndian.Uint32(b[8:]))
-	if end > int64(len(b)) || binary.LittleEndian.Uint32(b[4:]) != frameSum(b[:end]) {
+	if binary.LittleEndian.Uint32(b[4:]) != frameSum(b[:end]) {
 		return f, false
 	}
 	f.count = binary.LittleEndian.Uint32(b[12:])
@@ -121,6 +134,19 @@ func appendRecord(buf []byte, kind byte, parts [][]byte) []byte {
 		buf = append(buf, p...)
 	}
 	return buf
+}
+
+// header gives the header of the segment that the frame is the first of: it has a
+// copy behind its records. No message passes for one, as it does not know the salt.
+func (f *frame) header(salt uint64) (h segmentHeader, ok bool) {
+	if len(f.payload) < headerOctets {
+		return h, false
+	}
+	h, ok = decodeHeader(f.payload[len(f.payload)-headerOctets:])
+	if h.salt != salt || h.first != f.first {
+		return segmentHeader{}, false
+	}
+	return h, ok
 }
 
 // maxRecordHeader is what appendRecord adds at most to the parts.
@@ -162,7 +188,9 @@ type segment struct {
 	bad   bool   // a write or sync of it failed
 
 	damaged    bool  // when it was opened, frames were missing
-	unreadable error // the same, of blocks
+	unreadable error // the same, of blocks, or why there is no header
+	torn       bool  // there is no header, and no frame that it belongs to
+	mended     error // why the header is that of the first frame
 }
 
 // mostUnreadable is how many blocks of a segment may be unreadable. Each may take a
@@ -183,10 +211,10 @@ func (s *segment) read(octets int64, read reader) (b []byte, lost error, err err
 	return b[:n], lost, err
 }
 
-// readBlocks reads each block by itself.
+// readBlocks reads each block by itself, without the header, which is known.
 func (s *segment) readBlocks(b []byte, read reader) (n int, lost, err error) {
 	bad := 0
-	for n < len(b) {
+	for n = min(block, len(b)); n < len(b); {
 		p := b[n:min(n+block, len(b))]
 		k, err := read(s.file, p, int64(n))
 		if unreadable(err) && bad < mostUnreadable {

@@ -2,12 +2,12 @@ package journal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -24,30 +24,101 @@ func unreadable(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN)
 }
 
-// readHeader gives no header, all zero, for a file that has none. One that was
-// there, and cannot be made out any more, is damage. What cannot be read is tried
-// once more: so much depends on it.
-func readHeader(f *os.File, read reader) (h segmentHeader, damaged bool, err error) {
+// errHeader: the first block of a segment is not what was written there.
+var errHeader = errors.New("its checksum is wrong")
+
+// readHeader reads the header of a segment; it stays all zero for a file that has
+// none. What cannot be read is tried once more, and else is taken from the first
+// frame: so much depends on it.
+func (s *segment) readHeader(read reader) error {
 	head := make([]byte, block)
-	n, err := read(f, head, 0)
+	n, err := read(s.file, head, 0)
 	if unreadable(err) {
-		n, err = read(f, head, 0)
+		n, err = read(s.file, head, 0)
 	}
-	if err != nil && err != io.EOF {
-		return h, false, fmt.Errorf("reading %s: %w", f.Name(), err)
+	why, blank := err, false
+	switch {
+	case unreadable(err):
+	case err != nil && err != io.EOF:
+		return fmt.Errorf("reading %s: %w", s.file.Name(), err)
+	case n < block:
+		return nil
+	default:
+		var ok bool
+		if s.segmentHeader, ok = decodeHeader(head); ok {
+			return nil
+		}
+		why, blank = errHeader, bytes.Equal(head, zeros)
 	}
-	h, ok := decodeHeader(head[:n])
-	return h, !ok && n == block && !bytes.Equal(head, zeros), nil
+	h, framed, err := s.readCopy(read)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading %s: %w", s.file.Name(), err)
+	case h.salt != 0:
+		s.segmentHeader, s.bad, s.mended = h, true, why
+	case !blank:
+		s.bad, s.unreadable, s.torn = true, why, !framed
+	}
+	return nil
 }
 
-// known is an error when so many headers cannot be read that the others do not tell
+// readCopy gives the header that the first frame has a copy of, and whether there
+// is such a frame, or may be.
+//
+// The copy is as good as the header, though files are used again, and a power cut may
+// have torn the write of both. If the frame is of that write, it is whole, and all is
+// as if the header had come too. If it is of an earlier use, so is all that has its
+// salt: nothing of this write was acknowledged then, and the number in the copy is lower
+// than that of the segment with the checkpoint that gave the file back. A frame is looked
+// for in one place only: behind it there are messages, and one may be made like frames.
+func (s *segment) readCopy(read reader) (h segmentHeader, framed bool, err error) {
+	b := make([]byte, frameHeader)
+	n, err := read(s.file, b, block)
+	if err == nil || err == io.EOF {
+		end := frameEnd(b[:n])
+		if end == 0 || end > min(s.size, maxSegment)-block {
+			return h, false, nil
+		}
+		b = make([]byte, end)
+		n, err = read(s.file, b, block)
+	}
+	switch {
+	case unreadable(err):
+		return h, true, nil
+	case err != nil && err != io.EOF:
+		return h, false, err
+	}
+	salt := binary.LittleEndian.Uint64(b[24:])
+	f, ok := decodeFrame(b[:n], salt)
+	if !ok {
+		return h, false, nil
+	}
+	h, _ = f.header(salt)
+	return h, true, nil
+}
+
+// later is the number in the copy of the header. When that is of a later use of the
+// file than the header, a power cut has let the frame come and not the header: nobody
+// was told of it, and it is not there. So it has to stay if the header is lost as well,
+// as when the next use of the file is torn. So the file is not used again, and what
+// comes has higher numbers.
+func (s *segment) later(read reader) (number uint64, err error) {
+	h, _, err := s.readCopy(read)
+	if err != nil {
+		return 0, fmt.Errorf("reading %s: %w", s.file.Name(), err)
+	}
+	s.bad = s.bad || h.number > s.number
+	return h.number, nil
+}
+
+// known is an error when so many headers are lost that the others do not tell
 // what the journal holds: to begin a new one would lose it.
 func known(found []*segment) error {
 	var lost []error
 	newest := uint64(0)
 	for _, s := range found {
-		if s.unreadable != nil {
-			lost = append(lost, s.unreadable)
+		if s.unreadable != nil && !s.torn {
+			lost = append(lost, fmt.Errorf("%s has no valid header: %w", s.file.Name(), s.unreadable))
 		}
 		newest = max(newest, s.number)
 	}
@@ -57,22 +128,21 @@ func known(found []*segment) error {
 	return nil
 }
 
-// keepUnreadable sets aside the segments whose headers cannot be read, and gives the
+// keepUnreadable sets aside the segments whose headers are lost, and gives the
 // others. No chain leads to such a one should it be readable at the next start.
-func (j *Journal) keepUnreadable(found []*segment) ([]*segment, error) {
-	for i, s := range found {
+func (j *Journal) keepUnreadable(found []*segment) (rest []*segment, err error) {
+	for _, s := range found {
 		if s.unreadable == nil {
+			rest = append(rest, s)
 			continue
 		}
-		to, err := j.setAside(s)
-		if err != nil {
-			return found, err
+		to, failed := j.setAside(s)
+		if failed == nil {
+			j.options.Damaged(fmt.Errorf("%s has no valid header, and is now %s: %w", s.file.Name(), to, s.unreadable))
 		}
-		j.options.Damaged(fmt.Errorf("%s has no valid header, and is now %s: %w", s.file.Name(), to, s.unreadable))
-		rest := slices.Delete(slices.Clone(found), i, i+1) // known allows one
-		return rest, s.file.Close()
+		err = errors.Join(err, failed, s.file.Close())
 	}
-	return found, nil
+	return rest, err
 }
 
 // setAside gives a segment a name under which it is kept, and not used.

@@ -15,12 +15,13 @@ import (
 type blind struct {
 	names []string // none: of all
 	times int
+	both  bool // the copies too
 	tries map[string]int
 }
 
 func (b *blind) read(f *os.File, p []byte, off int64) (int, error) {
 	name := filepath.Base(f.Name())
-	if off == 0 && (len(b.names) == 0 || slices.Contains(b.names, name)) {
+	if (off == 0 || off == block && b.both) && (len(b.names) == 0 || slices.Contains(b.names, name)) {
 		if b.tries[name]++; b.tries[name] <= b.times {
 			return 0, unix.EIO
 		}
@@ -37,11 +38,12 @@ func TestUnreadableHeaders(t *testing.T) {
 		blind blind
 		opens bool
 	}{
-		{"all", blind{times: ever}, false},
-		{"the only one that has records", blind{names: []string{"segment-1"}, times: ever}, false},
-		{"two", blind{names: []string{"segment-0", "segment-2"}, times: ever}, false},
-		{"one that has no records", blind{names: []string{"segment-2"}, times: ever}, true},
-		{"all, once", blind{times: 1}, true},
+		{"all", blind{times: ever, both: true}, false},
+		{"the only one that has records", blind{names: []string{"segment-1"}, times: ever, both: true}, false},
+		{"two", blind{names: []string{"segment-0", "segment-2"}, times: ever, both: true}, false},
+		{"one that has no records", blind{names: []string{"segment-2"}, times: ever, both: true}, true},
+		{"all, but the copies can be", blind{times: ever}, true},
+		{"all, once", blind{times: 1, both: true}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -86,7 +88,7 @@ func TestUnreadableIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := blind{names: []string{"segment-1"}, times: 2, tries: make(map[string]int)}
+	b := blind{names: []string{"segment-1"}, times: 3, both: true, tries: make(map[string]int)}
 	var reports []string
 	j = open(t, dir, Options{Read: b.read, Damaged: func(err error) { reports = append(reports, err.Error()) }})
 	wantReplay(t, j, "1 one")
