@@ -215,7 +215,8 @@ func (s *sender) recipients() (to, mailboxes []string) {
 	return slices.Compact(to), slices.Compact(mailboxes)
 }
 
-// message sends one message.
+// message sends one message. As long as nothing is cut off the server has no
+// reason to refuse it: the disk has room, and all mailboxes are there.
 func (s *sender) message(c *lineConn, to, mailboxes []string) error {
 	if err := s.envelope(c, to); err != nil {
 		return err
@@ -243,6 +244,7 @@ func (s *sender) message(c *lineConn, to, mailboxes []string) error {
 		s.ledger.sent(tag, mailboxes, true)
 	case !s.cut.Load():
 		s.ledger.sent(tag, mailboxes, false)
+		return fmt.Errorf("%q for a message to %v", reply, mailboxes)
 	}
 	// A refusal by a server that has just lost its disk leaves the outcome open:
 	// it could not take anything back.
