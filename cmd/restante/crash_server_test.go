@@ -19,8 +19,8 @@ import (
 // a failure to start is an outcome, not the end of the test, and the program may
 // be another build.
 type crashServer struct {
-	program, config string
-	smtp, pop3      string // addresses
+	program, config     string
+	smtp, pop3, metrics string // addresses
 
 	cmd    *exec.Cmd
 	log    *serverLog
@@ -40,6 +40,8 @@ listen = ["127.0.0.1:0"]
 [pop3]
 listen = ["127.0.0.1:0"]
 listen_tls = []
+[metrics]
+listen = ["127.0.0.1:0"]
 [log]
 format = "json"
 [auth]
@@ -129,13 +131,16 @@ func (s *crashServer) listens() bool {
 	found := s.log.find("listening", nil)
 	for _, r := range found {
 		address, _ := r["address"].(string)
-		if r["protocol"] == "smtp" {
+		switch r["protocol"] {
+		case "smtp":
 			s.smtp = address
-		} else {
+		case "pop3":
 			s.pop3 = address
+		case "metrics":
+			s.metrics = address
 		}
 	}
-	return len(found) == 2
+	return len(found) == 3
 }
 
 // kill ends the server as kill -9 does, and waits for its end.

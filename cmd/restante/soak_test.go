@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,8 +19,7 @@ import (
 // TestSoak keeps a server busy for the time in SOAK, such as 30m, with senders,
 // POP3 clients, commands, reloads and, in the first third, kills. No promise may
 // be broken, and the last server, which lives for two thirds of the time, may
-// not grow. Its goroutines cannot be counted from outside; one that leaks shows
-// as memory, and mostly as a descriptor.
+// not grow.
 func TestSoak(t *testing.T) {
 	text := os.Getenv("SOAK")
 	if text == "" {
@@ -50,8 +51,9 @@ func TestSoak(t *testing.T) {
 	after := c.idle(t)
 	t.Logf("idle after a third of the load: %v; after all of it: %v", before, after)
 	// The database keeps as many connections as were ever needed at a time.
-	const more, moreMemory = 16, 16 << 20
+	const more, moreGoroutines, moreMemory = 16, 10, 16 << 20
 	if after.descriptors > before.descriptors+more || after.threads > before.threads+more ||
+		after.goroutines > before.goroutines+moreGoroutines ||
 		after.memory > before.memory+before.memory/4+moreMemory {
 		t.Errorf("the server grows: idle after a third of the load %v, after all of it %v", before, after)
 	}
@@ -133,12 +135,12 @@ func (a *administrator) refused(user string) error {
 
 // usage is what a process takes.
 type usage struct {
-	descriptors, threads int
-	memory               int // octets, with its part of what it shares
+	descriptors, threads, goroutines int
+	memory                           int // octets, with its part of what it shares
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d descriptors, %d threads, %d KiB", u.descriptors, u.threads, u.memory>>10)
+	return fmt.Sprintf("%d descriptors, %d threads, %d goroutines, %d KiB", u.descriptors, u.threads, u.goroutines, u.memory>>10)
 }
 
 // idle waits until the server has no connection left, and tells what it takes.
@@ -157,23 +159,46 @@ func (c *crash) idle(t *testing.T) (u usage) {
 			}
 		}
 		u.descriptors = len(links)
-		const listening = 3 // SMTP, POP3, and the control socket
+		const listening = 4 // SMTP, POP3, metrics, and the control socket
 		return sockets == listening
 	})
-	u.threads = numberIn(t, filepath.Join(proc, "status"), `(?m)^Threads:\s+(\d+)`)
-	u.memory = numberIn(t, filepath.Join(proc, "smaps_rollup"), `(?m)^Pss:\s+(\d+) kB`) << 10
+	u.threads = numberIn(t, textOf(t, filepath.Join(proc, "status")), `(?m)^Threads:\s+(\d+)`)
+	u.memory = numberIn(t, textOf(t, filepath.Join(proc, "smaps_rollup")), `(?m)^Pss:\s+(\d+) kB`) << 10
+	u.goroutines = numberIn(t, c.server.scrape(t), `(?m)^go_goroutines (\d+)$`)
 	return u
 }
 
-func numberIn(t *testing.T, file, pattern string) int {
+// scrape gets the metrics, and leaves no connection behind.
+func (s *crashServer) scrape(t *testing.T) []byte {
+	t.Helper()
+	client := &http.Client{Timeout: deadline, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get("http://" + s.metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func textOf(t *testing.T, file string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return text
+}
+
+// numberIn is the one that a pattern finds in a text.
+func numberIn(t *testing.T, text []byte, pattern string) int {
+	t.Helper()
 	match := regexp.MustCompile(pattern).FindSubmatch(text)
 	if match == nil {
-		t.Fatalf("no %s in %s:\n%s", pattern, file, text)
+		t.Fatalf("no %s in:\n%s", pattern, text)
 	}
 	n, err := strconv.Atoi(string(match[1]))
 	if err != nil {
