@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 )
 
 var errInUse = errors.New("mailbox is in use")
@@ -204,6 +205,18 @@ func (f *fetcher) end(m *maildropConn, tags []int) error {
 	return m.quit(f.ledger, tags)
 }
 
+// retrieveAll gets every message.
+func (m *maildropConn) retrieveAll(l *ledger) (seen []sighting, err error) {
+	for i := range m.uids {
+		s, err := m.retrieve(l, i)
+		if err != nil {
+			return nil, err
+		}
+		seen = append(seen, s)
+	}
+	return seen, nil
+}
+
 // inspect looks at every message of a mailbox, and then removes so many that no
 // more than keep are left.
 func inspect(l *ledger, address, mailbox string, keep int) error {
@@ -212,13 +225,9 @@ func inspect(l *ledger, address, mailbox string, keep int) error {
 		return err
 	}
 	defer m.Close()
-	var seen []sighting
-	for i := range m.uids {
-		s, err := m.retrieve(l, i)
-		if err != nil {
-			return err
-		}
-		seen = append(seen, s)
+	seen, err := m.retrieveAll(l)
+	if err != nil {
+		return err
 	}
 	l.check(mailbox, seen)
 	var numbers, tags []int
@@ -229,4 +238,23 @@ func inspect(l *ledger, address, mailbox string, keep int) error {
 		return err
 	}
 	return m.quit(l, tags)
+}
+
+// glance looks at every message of a mailbox to which messages may still be on their
+// way, from clients that hung up. For a while such a client's session may have it.
+func glance(l *ledger, address, mailbox string) error {
+	m, err := openMaildrop(address, mailbox)
+	for end := time.Now().Add(deadline); errors.Is(err, errInUse) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		m, err = openMaildrop(address, mailbox)
+	}
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	seen, err := m.retrieveAll(l)
+	if err != nil {
+		return err
+	}
+	l.glance(mailbox, seen)
+	return m.quit(l, nil)
 }
