@@ -104,7 +104,7 @@ func (m *maildropConn) retrieve(l *ledger, i int) (sighting, error) {
 	s := sighting{uid: m.uids[i]}
 	err := m.ok(fmt.Sprintf("RETR %d", i+1))
 	if refused, is := errors.AsType[refusal](err); is {
-		s.damage = refused.Error()
+		s.damage, s.refused = refused.Error(), true
 		return s, nil
 	}
 	if err != nil {
@@ -175,8 +175,8 @@ func (f *fetcher) session() error {
 		if err != nil {
 			return err
 		}
-		if s.damage != "" && s.tag == 0 && f.cut.Load() {
-			continue // it may well be refused now
+		if s.refused && f.cut.Load() {
+			continue // the disk may be gone; what is sent all the same has to be whole
 		}
 		f.ledger.saw(m.mailbox, s)
 		if s.damage == "" && f.rng.IntN(4) > 0 {

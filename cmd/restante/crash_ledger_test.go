@@ -44,9 +44,10 @@ func (f fate) bounds() (least, most int) {
 
 // sighting is one message that POP3 showed.
 type sighting struct {
-	tag    int // 0: not known
-	uid    string
-	damage string // what is wrong with its octets, "" if nothing
+	tag     int // 0: not known
+	uid     string
+	damage  string // what is wrong with its octets, "" if nothing
+	refused bool   // that there were no octets, but an error, is the damage
 }
 
 type findingKind string
