@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -257,4 +258,20 @@ func glance(l *ledger, address, mailbox string) error {
 	}
 	l.glance(mailbox, seen)
 	return m.quit(l, nil)
+}
+
+// firstLook glances into a mailbox as soon as the server takes a connection, which it
+// has to once over is closed.
+func firstLook(l *ledger, address, mailbox string, over <-chan struct{}) error {
+	for last := false; ; {
+		select {
+		case <-over:
+			last = true
+		case <-time.After(time.Millisecond):
+		}
+		err := glance(l, address, mailbox)
+		if last || !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+	}
 }

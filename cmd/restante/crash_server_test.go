@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,14 +33,14 @@ type crashServer struct {
 // domain with these users. It ends with the test.
 func newCrashServer(t *testing.T, program, data string, users []string) *crashServer {
 	t.Helper()
-	s := &crashServer{program: program, config: filepath.Join(t.TempDir(), "restante.toml")}
+	s := &crashServer{program: program, config: filepath.Join(t.TempDir(), "restante.toml"), pop3: ownAddress(t)}
 	writeFile(t, s.config, fmt.Appendf(nil, `
 hostname = "localhost"
 data_dir = %q
 [smtp]
 listen = ["127.0.0.1:0"]
 [pop3]
-listen = ["127.0.0.1:0"]
+listen = [%q]
 listen_tls = []
 [metrics]
 listen = ["127.0.0.1:0"]
@@ -48,7 +50,7 @@ format = "json"
 allow_plaintext = true
 argon2_memory = "1MiB"
 argon2_time = 1
-`, data))
+`, data, s.pop3))
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -62,6 +64,18 @@ argon2_time = 1
 	}
 	t.Cleanup(s.kill)
 	return s
+}
+
+// ownAddress is one that clients can know before the server listens. It is unlikely
+// that others use the same loopback address, so the port stays free between two servers.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // command runs a command of the program.
@@ -126,7 +140,7 @@ func (s *crashServer) start() error {
 	return fmt.Errorf("the server does not listen within %v:\n%s", deadline, s.log.text())
 }
 
-// listens takes the addresses from the log.
+// listens takes the addresses that are not in the configuration from the log.
 func (s *crashServer) listens() bool {
 	found := s.log.find("listening", nil)
 	for _, r := range found {
@@ -134,8 +148,6 @@ func (s *crashServer) listens() bool {
 		switch r["protocol"] {
 		case "smtp":
 			s.smtp = address
-		case "pop3":
-			s.pop3 = address
 		case "metrics":
 			s.metrics = address
 		}
