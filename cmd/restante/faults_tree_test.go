@@ -156,7 +156,9 @@ func TestFaultTwoServers(t *testing.T) {
 }
 
 // TestFaultClockWentBack: messages from the future are in the mailbox. They keep
-// their UIDLs, and the new ones, which come before them, do no harm.
+// their UIDLs, and the new ones, which come before them, do no harm. No clock is set
+// back here, as it would be that of the whole machine: between two servers the files
+// get the names that a clock which was ahead would have given them.
 func TestFaultClockWentBack(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "")
