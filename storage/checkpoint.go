@@ -47,7 +47,7 @@ func (s *Store) openJournal() (*checkpointer, error) {
 	}
 	s.warnOfFileSystems()
 	o := s.journalOptions
-	o.Write, o.Sync = s.disk.writeJournal, s.disk.syncJournal
+	o.Write, o.Sync, o.SyncDir = s.disk.writeJournal, s.disk.syncJournal, s.disk.syncDir
 	o.Damaged = func(err error) {
 		s.log.Error("the journal is damaged: mail of the last seconds before the crash may be lost", "error", err)
 	}

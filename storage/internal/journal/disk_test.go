@@ -55,7 +55,7 @@ func newSimDisk(rnd *rand.Rand, dir string) *simDisk {
 }
 
 func (d *simDisk) options() Options {
-	return Options{SegmentSize: 64 << 10, MaxSegments: 4, Write: d.write, Sync: d.sync}
+	return Options{SegmentSize: 64 << 10, MaxSegments: 4, Write: d.write, Sync: d.sync, SyncDir: d.syncDir}
 }
 
 func (d *simDisk) write(f *os.File, p []byte, off int64) error {
@@ -108,7 +108,26 @@ func (d *simDisk) sync(f *os.File) error {
 	for _, w := range s.pending {
 		s.stable = w.apply(s.stable)
 	}
-	s.pending, s.named = nil, true
+	s.pending = nil
+	return nil
+}
+
+// syncDir makes the names of files stable. Some systems do so with the first sync of a
+// file; that is not to be counted on.
+func (d *simDisk) syncDir(dir *os.File) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.after != nil || d.step() {
+		return errCrashed
+	}
+	if d.rnd.Float64() < d.faults {
+		return errFault
+	}
+	for name, s := range d.files {
+		if _, err := os.Lstat(filepath.Join(dir.Name(), name)); err == nil {
+			s.named = true
+		}
+	}
 	return nil
 }
 

@@ -98,9 +98,10 @@ type Options struct {
 	Mended func(err error)
 
 	// The system calls, for tests that let them fail.
-	Write func(f *os.File, p []byte, off int64) error
-	Sync  func(f *os.File) error // data of a segment
-	Read  func(f *os.File, p []byte, off int64) (int, error)
+	Write   func(f *os.File, p []byte, off int64) error
+	Sync    func(f *os.File) error   // data of a segment
+	SyncDir func(dir *os.File) error // names of the segments
+	Read    func(f *os.File, p []byte, off int64) (int, error)
 }
 
 func (o Options) withDefaults() Options {
@@ -128,6 +129,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Sync == nil {
 		o.Sync = stable.Data
+	}
+	if o.SyncDir == nil {
+		o.SyncDir = stable.File
 	}
 	if o.Read == nil {
 		o.Read = (*os.File).ReadAt

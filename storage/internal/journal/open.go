@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"restante/storage/internal/stable"
 )
 
 // segmentPrefix and a number are the name of a segment's file.
@@ -46,7 +44,7 @@ func Open(path string, o Options) (_ *Journal, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := stable.File(dir); err != nil {
+	if err := o.SyncDir(dir); err != nil {
 		return nil, err
 	}
 	for _, s := range found {
@@ -365,7 +363,7 @@ func (j *Journal) create() (*segment, error) {
 		err = j.options.Sync(f)
 	}
 	if err == nil {
-		err = stable.File(j.dir)
+		err = j.options.SyncDir(j.dir)
 	}
 	if err != nil {
 		j.remove(s)
