@@ -111,7 +111,7 @@ func (r *record) valid() bool {
 	case recordRemoved:
 		return len(r.to) == 1 || len(r.names) == 1
 	}
-	return r.kind == recordGone && len(r.to) == 1
+	return r.kind == recordGone && len(r.to) == 1 && len(r.names) == 0
 }
 
 // newName is whether a message of ours can be delivered under a name.

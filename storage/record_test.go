@@ -67,6 +67,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, r := range records {
 		f.Add(append(r.encode(), r.data...))
 	}
+	f.Add([]byte("G\x01\x01p\x01b\x01\x01\x00")) // a mailbox that was removed, and a file
 	f.Add([]byte{recordMessage, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeRecord(b)
