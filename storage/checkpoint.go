@@ -109,33 +109,16 @@ func (c *checkpointer) checkpoint(ctx context.Context) error {
 	if !c.journal.Needed() {
 		return nil
 	}
-	err := c.settle(ctx)
-	if err == nil {
-		return nil
-	}
-	c.journal.Stall(err) // first, lest the refusals wait for room that only we could make
-	c.store.refuseAgain(c.journal)
-	if err := c.journal.Fence(); err != nil {
-		c.store.log.Error("what was refused is still in the journal, a crash now would do it", "error", err)
-	}
-	return err
-}
-
-// settle is checkpoint, or tells why the records stay.
-func (c *checkpointer) settle(ctx context.Context) error {
-	seq, err := c.journal.Settled(ctx)
-	if err != nil {
-		return err
-	}
 	began := time.Now()
-	if err = c.sync(); err != nil {
-		c.store.log.Error("a checkpoint failed, writing the mail of the last seconds again", "error", err)
-	}
-	if c.suspect > c.done {
-		err = c.rewrite(seq)
-	}
-	if err == nil {
-		err = c.journal.Checkpoint(seq)
+	seq, err := c.settle(ctx)
+	if err != nil {
+		c.journal.Stall(err) // first, lest the refusals wait for room that only we could make
+		c.store.refuseAgain(c.journal)
+		if unfenced := c.journal.Fence(); unfenced != nil {
+			c.store.log.Error("what was refused is still in the journal, a crash now would do it", "error", unfenced)
+		} else if !c.journal.Needed() {
+			err = nil // only the record of the checkpoint had failed, and the fence is one
+		}
 	}
 	if err != nil {
 		return err
@@ -146,6 +129,24 @@ func (c *checkpointer) settle(ctx context.Context) error {
 	c.store.dropRefusals(func(r *refusal) bool { return r.seq <= seq })
 	c.store.log.Debug("checkpoint", "record", seq, "duration", time.Since(began))
 	return nil
+}
+
+// settle is checkpoint up to where the journal forgets the records up to seq, or tells
+// why they stay.
+func (c *checkpointer) settle(ctx context.Context) (seq uint64, err error) {
+	if seq, err = c.journal.Settled(ctx); err != nil {
+		return 0, err
+	}
+	if err = c.sync(); err != nil {
+		c.store.log.Error("a checkpoint failed, writing the mail of the last seconds again", "error", err)
+	}
+	if c.suspect > c.done {
+		err = c.rewrite(seq)
+	}
+	if err == nil {
+		err = c.journal.Checkpoint(seq)
+	}
+	return seq, err
 }
 
 // rewrite makes files anew from the records up to seq: after a failed sync the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,11 @@ import (
 // so that recovery does not bring it back.
 const notesDir = journalDir + "/removed"
 
-// note is a removal by another process than the one that has the journal.
+// lasting is the number in notes of what recovery could not remove yet.
+const lasting = math.MaxUint64
+
+// note is a removal by another process than the one that has the journal, or one that
+// recovery could not do.
 type note struct {
 	record
 	after uint64 // what it removed was delivered by this record at the latest
@@ -88,6 +93,34 @@ func (s *Store) writeNote(b []byte) error {
 		return errors.Join(err, os.Remove(draft))
 	}
 	return errors.Join(s.syncPath(dir), s.syncPath(filepath.Dir(dir)))
+}
+
+// noteUndone notes what recovery could not remove from a mailbox, in the place of
+// earlier notes of that.
+func (s *Store) noteUndone(a address, names, earlier []string) error {
+	for len(names) > 0 {
+		k := fitting(names)
+		n := note{record: record{kind: recordRemoved, to: []address{a}, names: names[:k]}, after: lasting}
+		if err := s.writeNote(n.encode()); err != nil {
+			return err
+		}
+		names = names[k:]
+	}
+	for _, path := range earlier {
+		if err := ignoreMissing(os.Remove(path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undone is whether there is something that recovery could not remove.
+func (s *Store) undone() (found bool, err error) {
+	err = s.readNotes(func(_ string, n note) error {
+		found = found || n.after == lasting
+		return nil
+	})
+	return found, err
 }
 
 // dropNotes removes the notes about records up to seq.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +34,7 @@ type recovery struct {
 	fresh     map[inode]bool                 // their files
 	dropped   map[address]map[string]bool    // messages that had more than one file
 	missed    map[address]map[string]int     // in how many passes in a row a message was not found
+	undone    map[address][]string           // notes of what an earlier recovery could not remove
 	completed int
 }
 
@@ -57,7 +60,11 @@ const (
 // recover completes what the journal holds, makes that durable, and has the
 // journal forget it.
 func (s *Store) recover(j *journal.Journal) error {
-	if j.Needed() {
+	undone, err := s.undone()
+	if err != nil {
+		return err
+	}
+	if j.Needed() || undone {
 		r := recovery{store: s, journal: j, upTo: math.MaxUint64}
 		if err := r.run(); err != nil {
 			return full(err)
@@ -70,7 +77,7 @@ func (s *Store) recover(j *journal.Journal) error {
 		}
 		s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
 	}
-	s.dropNotes(math.MaxUint64)
+	s.dropNotes(lasting - 1)
 	return nil
 }
 
@@ -133,6 +140,7 @@ func (r *recovery) learn() error {
 	r.gone = make(map[address]uint64)
 	r.removed = make(map[address]map[string]bool)
 	r.found = make(map[address]map[string][]place)
+	r.undone = make(map[address][]string)
 	take := func(seq uint64, rec record) error {
 		for _, a := range rec.to {
 			switch rec.kind {
@@ -146,8 +154,19 @@ func (r *recovery) learn() error {
 		}
 		return nil
 	}
-	if err := r.store.readNotes(func(_ string, n note) error { return take(n.after, n.record) }); err != nil {
+	err := r.store.readNotes(func(path string, n note) error {
+		if n.after == lasting {
+			r.undone[n.to[0]] = append(r.undone[n.to[0]], path)
+		}
+		return take(n.after, n.record)
+	})
+	if err != nil {
 		return err
+	}
+	if r.again { // what the journal could not be told
+		for _, refused := range r.store.undoneRefusals() {
+			_ = take(refused.seq, refused.removal) // which never fails
+		}
 	}
 	return r.each(take)
 }
@@ -240,34 +259,34 @@ func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a addr
 	return nil
 }
 
-// remove removes messages again.
+// remove removes messages again. From a mailbox that the disk cannot read now they are
+// removed by a start that can.
 func (r *recovery) remove(a address, bases map[string]bool) error {
-	m, err := r.store.openParts(a)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	names := slices.Sorted(maps.Keys(bases))
+	err := r.removeFrom(a, names)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return r.store.noteUndone(a, nil, r.undone[a])
 	}
-	var ends error
-	if err != nil {
-		ends = r.ofOthers(a, err)
-	} else {
-		err = r.removeFrom(m, bases)
-		ends = passing(err)
+	if err := r.ofOthers(a, err); err != nil {
+		return err
 	}
-	if err != nil && ends == nil {
-		r.store.log.Error("removed messages may be back in a mailbox that cannot be opened", "mailbox", a.String(), "error", err)
-	}
-	return ends
+	r.store.log.Error("removed messages may be back in a mailbox that cannot be opened, until a start can open it",
+		"mailbox", a.String(), "error", err)
+	return r.store.noteUndone(a, names, r.undone[a])
 }
 
-func (r *recovery) removeFrom(m *mailbox, bases map[string]bool) error {
-	defer m.close()
-	names := make([]string, 0, len(bases))
-	for base := range bases {
-		names = append(names, base)
+func (r *recovery) removeFrom(a address, names []string) error {
+	m, err := r.store.openParts(a)
+	if err != nil {
+		return err
 	}
+	defer m.close()
 	if err := r.store.touch(m.new); err != nil {
 		return err
 	}
-	_, err := m.remove(context.Background(), r.store.disk, names, false)
+	_, err = m.remove(context.Background(), r.store.disk, names, false)
+	if errors.Is(err, os.ErrNotExist) { // a file, which a reader moves all the time
+		err = fmt.Errorf("%v", err)
+	}
 	return err
 }

@@ -259,6 +259,9 @@ func (s *source) deliver(a address, at place, found bool) error {
 		return err
 	}
 	err := s.place(a, at, found)
+	if errors.Is(err, unix.EIO) && s.hidden[a] { // it cannot be changed any more than read
+		err = errors.Join(errUnopened, err)
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return errMoved
@@ -317,9 +320,6 @@ func (s *source) place(a address, at place, found bool) error {
 		open = func() (*os.File, error) { return s.store.openNew(a) }
 	}
 	dir, err := open()
-	if errors.Is(err, unix.EIO) && s.hidden[a] {
-		return errors.Join(errUnopened, err)
-	}
 	if err != nil {
 		return err
 	}

@@ -38,14 +38,18 @@ func (s *Store) refuse(j *journal.Journal, r *refusal) error {
 // refuseAgain does what refuse could not, until that fails once more: the others
 // would not fare better.
 func (s *Store) refuseAgain(j *journal.Journal) {
-	s.mu.Lock()
-	left := slices.Clone(s.refusals)
-	s.mu.Unlock()
-	for _, r := range left {
+	for _, r := range s.undoneRefusals() {
 		if s.refuse(j, r) != nil {
 			return
 		}
 	}
+}
+
+// undoneRefusals are those that the journal has not been told of.
+func (s *Store) undoneRefusals() []*refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.refusals)
 }
 
 // dropRefusals forgets those that are done.

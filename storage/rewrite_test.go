@@ -161,6 +161,24 @@ func TestOneMessageInTheWay(t *testing.T) {
 				return nil
 			}
 		},
+		"the disk lets its mailbox be neither listed nor changed": func(r *server, _ string) {
+			listing := false
+			r.hooks.beforeOpenDir = func(names []string) error {
+				err := noMailbox(alice)(names)
+				if err != nil && names[2] == "new" {
+					if listing = !listing; !listing { // it opens when a file is to be placed there
+						err = nil
+					}
+				}
+				return err
+			}
+			r.steps.before = func(_ int, st step) error {
+				if placing(st) && strings.Contains(st.to, boxDir("", alice)) {
+					return unix.EIO
+				}
+				return nil
+			}
+		},
 		"the disk does not let its mailbox be opened": func(r *server, _ string) {
 			r.hooks.beforeOpenDir = noMailbox(alice)
 		},
@@ -363,5 +381,128 @@ func TestHiddenLate(t *testing.T) {
 	holds(t, "written again", v.data, alice, smallMessage)
 	if sameFile(t, old, file) || replays < 3+surelyGone {
 		t.Errorf("the message was not written again, in %d readings of the journal", replays)
+	}
+}
+
+// TestRemovalFromUnreadableMailbox: what was removed from a mailbox that the disk cannot
+// read at the next start is removed by the first start that can, and not before.
+func TestRemovalFromUnreadableMailbox(t *testing.T) {
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, alice)
+	deliver(t, before.Store, 2, otherMessage, alice)
+	before.checkpoint(context.Background())
+	old := crashed(t, before.data)
+	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	data := crashed(t, before.data)
+	removeAll(t, boxDir(data, alice))
+	rename(t, boxDir(old, alice), boxDir(data, alice)) // the removal has not come to the disk
+	notes := func() int { return len(filesIn(t, filepath.Join(data, notesDir))) }
+	for range 2 {
+		r := newServer(t, data)
+		r.hooks.beforeOpenDir = noMailbox(alice)
+		if err := r.start(); err != nil {
+			t.Fatal(err)
+		}
+		if log := r.log.String(); !strings.Contains(log, "removed messages may be back") || notes() != 1 {
+			t.Errorf("%d notes, the log says %s", notes(), log)
+		}
+		r.end(t)
+	}
+	startServer(t, data).end(t)
+	holds(t, "removed", data, alice, otherMessage)
+	if n := notes(); n != 0 {
+		t.Errorf("%d notes are left", n)
+	}
+	startServer(t, data)
+}
+
+// TestRemovalThatFails is for a directory that can be opened, and not be changed.
+func TestRemovalThatFails(t *testing.T) {
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, alice)
+	full := crashed(t, before.data)
+	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	data := crashed(t, before.data)
+	removeAll(t, boxDir(data, alice))
+	rename(t, boxDir(full, alice), boxDir(data, alice))
+	r := newServer(t, data)
+	r.steps.before = func(_ int, st step) error {
+		if st.op == "unlink" && strings.Contains(st.file, boxDir(data, alice)) {
+			return unix.EIO
+		}
+		return nil
+	}
+	if err := r.start(); err != nil {
+		t.Fatal(err)
+	}
+	r.steps.before = nil
+	r.end(t)
+	startServer(t, data)
+	holds(t, "removed", data, alice)
+}
+
+// TestRewriteKnowsRefusals: a message was refused, and the journal could not be told of
+// that. A rewrite, which cannot see the mailbox, does not deliver it.
+func TestRewriteKnowsRefusals(t *testing.T) {
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, alice)
+	v.checkpoint(context.Background())
+	broken, untold, unsynced := false, true, true
+	v.hooks.beforeOpenDir = func(names []string) error {
+		if broken {
+			return noMailbox(alice)(names)
+		}
+		return nil
+	}
+	v.steps.before = func(_ int, st step) error {
+		switch {
+		case st.op == "rename" && strings.Contains(st.file, messageID(2)):
+			broken = true
+			return unix.EIO
+		case broken && untold && st.op == "syncJournal":
+			untold = false
+			return unix.EIO
+		}
+		return nil
+	}
+	v.hooks.beforeSyncFS = func() error {
+		if unsynced {
+			unsynced = false
+			return unix.EIO
+		}
+		return nil
+	}
+	if _, err := v.Deliver(context.Background(), messageID(2), []string{alice}, strings.NewReader(otherMessage)); !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	if err := v.checkpoint(context.Background()); err != nil || unsynced || untold {
+		t.Fatal("not the case that is meant: ", err, unsynced, untold)
+	}
+	broken = false
+	holds(t, "refused", v.data, alice, smallMessage)
+	if _, err := os.Stat(filepath.Join(v.data, unplacedDir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was put aside: %v", err)
+	}
+}
+
+// TestFenceIsACheckpoint: when only the record of the last checkpoint fails once, the end is
+// one in order.
+func TestFenceIsACheckpoint(t *testing.T) {
+	v := freshServer(t)
+	deliver(t, v.Store, 1, smallMessage, alice)
+	failed := false
+	v.steps.before = func(_ int, st step) error {
+		if st.op == "syncJournal" && !failed {
+			failed = true
+			return unix.EIO
+		}
+		return nil
+	}
+	if v.end(t) || !failed {
+		t.Error("nothing is left, and the end says that something is; or nothing failed")
 	}
 }

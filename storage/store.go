@@ -53,7 +53,8 @@
 // of that can be done twice, so a crash of the recovery is nothing special.
 //
 // Removal by POP3 is a record too, and after it the files are unlinked without
-// sync: recovery does that again, and does not deliver what was removed. A process
+// sync: recovery does that again, and does not deliver what was removed. What it cannot
+// remove, as the disk does not read the mailbox, it notes for the next start. A process
 // that does not have the journal, a command beside the server, syncs what it does
 // by itself, and leaves a note beside the journal of what it has removed. To remove
 // a mailbox it locks the journal, so that it is known whether a start has completed
