@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -125,6 +126,49 @@ func TestForgottenPhone(t *testing.T) {
 		for _, client := range []string{"192.0.2.7", "203.0.113.1"} {
 			_, err := d.Authenticate(ctx, from(client, "alice@example.org", "now"))
 			wantErr(t, "its user, from "+client, err, nil)
+		}
+	})
+}
+
+// TestForgottenOffice: the passwords of all in an office are reset, and every device
+// there goes on with the old one. A colleague is never refused, and the users are not
+// when they type the new one; nor is anybody who comes by way of an exempt web mail.
+func TestForgottenOffice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "restante.db")
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		d, err := Open(ctx, path, Options{Hash: cheap, Exempt: netip.Addr.IsLoopback})
+		must(t, err)
+		defer d.Close()
+		must(t, d.AddDomain(ctx, "example.org", ""))
+		offices := []string{"192.0.2.7", "127.0.0.1"}
+		logIn := func(user, password string, want error) {
+			t.Helper()
+			for _, office := range offices {
+				_, failures, err := d.authenticate(ctx, from(office, user, password))
+				wantErr(t, user+" from "+office, err, want)
+				if failures > 1 {
+					t.Fatalf("%s from %s: %v failures", user, office, failures)
+				}
+			}
+		}
+		addUsers(t, d, "colleague@example.org")
+		users := make([]string, 20)
+		for i := range users {
+			users[i] = fmt.Sprintf("user%d@example.org", i)
+			addUsers(t, d, users[i])
+			logIn(users[i], "secret of "+users[i], nil)
+			must(t, d.SetPassword(ctx, users[i], plain(t, "new of "+users[i])))
+		}
+		for range 24 * 12 {
+			for _, user := range users {
+				logIn(user, "secret of "+user, errOldPassword)
+			}
+			logIn("colleague@example.org", "secret of colleague@example.org", nil)
+			time.Sleep(5 * time.Minute)
+		}
+		for _, user := range users {
+			logIn(user, "new of "+user, nil)
 		}
 	})
 }

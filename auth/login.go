@@ -127,9 +127,11 @@ func (d *Directory) authenticate(ctx context.Context, c Credentials) (_ *Account
 	switch {
 	case err == nil:
 		attempt.Right()
+	case errors.Is(err, errOldPassword):
+		// A stranger who has found it must not see that: it is a failure like others.
+		failures = attempt.Outdated(d.wrongDigest(c.User, name, c.Password))
 	case errors.Is(err, ErrBadCredentials):
-		// Also a right password of somebody who may not log in with it, or the one before
-		// the last change: a stranger who has found it must not see that.
+		// Also a right password of somebody who may not log in with it.
 		failures = attempt.Wrong(d.wrongDigest(c.User, name, c.Password))
 	default:
 		attempt.Harmless()

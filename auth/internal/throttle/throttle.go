@@ -5,10 +5,12 @@
 // refused, before any password is hashed, for a minute, then two, four and so
 // on. Failures fade: in an hour, half of them are forgotten.
 //
-// Four rules keep those from harm who do not guess:
+// Five rules keep those from harm who do not guess:
 //
 //   - The same wrong password for the same account from the same address counts
 //     once. A forgotten device locks nobody out.
+//   - The password before the last change is no failure at an address from which that
+//     account has been logged in to. Nor do all the devices of an office lock it out.
 //   - Account and network do not count for an account at an address that has logged
 //     in to it before: guesses from elsewhere, or by neighbours, do not lock its user
 //     out. Nor does the account for an address whose network has logged in to it:
@@ -144,8 +146,8 @@ func prefixes(client netip.Addr) (narrow, wide string) {
 	return netip.PrefixFrom(client, bits).Masked().String(), netip.PrefixFrom(client, wider).Masked().String()
 }
 
-// Attempt is a login that has begun. It is settled by the first of Right, Wrong and
-// Harmless that is called, of which one must be.
+// Attempt is a login that has begun. It is settled by the first of Right, Wrong,
+// Outdated and Harmless that is called, of which one must be.
 type Attempt struct {
 	throttle *Throttle
 	account  string
@@ -320,8 +322,31 @@ func (a *Attempt) Wrong(d Digest) float64 {
 	t := a.throttle
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	defer t.settle(a)
+	return a.fail(d, t.now())
+}
+
+// Outdated says that the password, which the digest stands for, was the one before the
+// last change. Where the account has been logged in to before that is a device somebody
+// forgot, and nothing is counted; it gives what Wrong would. Anywhere else it is Wrong.
+func (a *Attempt) Outdated(d Digest) float64 {
+	t := a.throttle
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	now := t.now()
+	if !t.knows(a.account, a.address.name, now) {
+		return a.fail(d, now)
+	}
+	defer t.settle(a)
+	if a.address.kind == exempted {
+		return 0
+	}
+	return t.entry(a.address, now).faded(now) + 1
+}
+
+// fail counts a failure for all keys, unless it is an old one, and settles the attempt.
+func (a *Attempt) fail(d Digest, now time.Time) float64 {
+	t := a.throttle
+	defer t.settle(a)
 	own := t.entry(a.address, now)
 	if !own.remembers(d) {
 		t.dirty = true

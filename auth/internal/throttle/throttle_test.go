@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -454,4 +455,49 @@ func TestManyWait(t *testing.T) {
 			t.Errorf("%d entries are left", len(th.entries))
 		}
 	})
+}
+
+// TestOutdated: an office whose passwords were all changed is not locked out by its
+// devices; who has never logged in from there guesses.
+func TestOutdated(t *testing.T) {
+	for _, office := range []string{"192.0.2.7", "127.0.0.1"} {
+		th, c := newThrottle()
+		outdated := func(i int, client string) float64 {
+			name := fmt.Sprintf("user%d@example.org", i)
+			a, err := th.Begin(t.Context(), addr(client), name)
+			if err != nil {
+				t.Fatalf("%s at %s: %v", name, c.at, err)
+			}
+			return a.Outdated(digest(fmt.Sprint("p", i)))
+		}
+		for i := range 20 {
+			right(t, th, office, fmt.Sprintf("user%d@example.org", i))
+		}
+		want := 1.0
+		if addr(office).IsLoopback() {
+			want = 0 // exempt
+		}
+		for range 24 * 12 {
+			for i := range 20 {
+				if failures := outdated(i, office); failures != want {
+					t.Fatalf("%s: %v failures, want %v", office, failures, want)
+				}
+			}
+			c.at = c.at.Add(5 * time.Minute)
+		}
+		if !right(t, th, office, "new@example.org") {
+			t.Errorf("%s: a colleague is refused", office)
+		}
+		if n := len(th.entries); n > 0 {
+			t.Errorf("%s: %d entries are left", office, n)
+		}
+		for i := range 10 {
+			if failures := outdated(i, "198.51.100.1"); math.Round(failures) != float64(i+1) {
+				t.Errorf("a stranger: %v failures, want %d", failures, i+1)
+			}
+		}
+		if right(t, th, "198.51.100.1", "new@example.org") {
+			t.Error("the stranger is let in")
+		}
+	}
 }
