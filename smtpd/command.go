@@ -51,6 +51,7 @@ func (w *wire) command(line string) {
 		return
 	}
 	w.verb = strings.ToUpper(verb)
+	w.stray = w.stray && (w.verb == "RCPT" || w.verb == "DATA")
 	w.line = do(w, strings.Trim(arg, " \t"))
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,15 +123,39 @@ func TestConnectAnew(t *testing.T) {
 	}
 }
 
-// TestErrorsAreNoNames: recipients that come with a sender who was refused, or are
-// malformed, are errors of this connection, and nobody is turned away for them later.
-func TestErrorsAreNoNames(t *testing.T) {
+// TestRefusedMail: the recipients that a client sends together with a MAIL that is refused
+// are no errors of its, however many; those it sends after a RSET are.
+func TestRefusedMail(t *testing.T) {
 	config := testConfig()
 	config.MaxRefused, config.MaxErrors, config.MaxMessageSize = 10, 15, 1000
+	many := strings.Repeat("RCPT TO:<ann@example.org>\r\n", 50)
+	for _, mail := range []string{"MAIL FROM:<s@sender.example> SIZE=1001", "MAIL FROM:s@@sender.example", "MAIL FROM:<s@sender.example> X=Y"} {
+		s := NewServer(config, users{}, &memory{}, nil)
+		next := "MAIL FROM:<s@sender.example>\r\nRCPT TO:<ann@example.org>\r\nDATA\r\n"
+		conn := &canned{pieces: []string{"EHLO client.example\r\n", mail + "\r\n" + many + "DATA\r\n" + next}}
+		got := conn.playFrom(s, "192.0.2.7")
+		if !slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, "354 ") }) {
+			t.Errorf("%s: the next message is not taken: %q", mail, got)
+		}
+		if n := s.refusals.of(netip.MustParseAddr("192.0.2.7")); n != 0 {
+			t.Errorf("%s: the address has %v against it", mail, n)
+		}
+		conn = &canned{pieces: []string{"EHLO client.example\r\n", mail + "\r\nRSET\r\n" + many}}
+		if got := conn.playFrom(s, "192.0.2.7"); got[len(got)-1] != replyTooManyErrors.line() {
+			t.Errorf("%s, RSET: %q", mail, got)
+		}
+	}
+}
+
+// TestErrorsAreNoNames: recipients that come without a sender, or are malformed, are
+// errors of this connection, and nobody is turned away for them later.
+func TestErrorsAreNoNames(t *testing.T) {
+	config := testConfig()
+	config.MaxRefused, config.MaxErrors = 10, 15
 	for what, test := range map[string]struct{ mail, rcpt, reply string }{
-		"after a refused MAIL": {"MAIL FROM:<s@sender.example> SIZE=1001", "RCPT TO:<ann@example.org>", "503 "},
-		"malformed":            {"MAIL FROM:<s@sender.example>", "RCPT TO:ann@@example.org", "501 "},
-		"with a parameter":     {"MAIL FROM:<s@sender.example>", "RCPT TO:<ann@example.org> X=Y", "555 "},
+		"without MAIL":     {"NOOP", "RCPT TO:<ann@example.org>", "503 "},
+		"malformed":        {"MAIL FROM:<s@sender.example>", "RCPT TO:ann@@example.org", "501 "},
+		"with a parameter": {"MAIL FROM:<s@sender.example>", "RCPT TO:<ann@example.org> X=Y", "555 "},
 	} {
 		s := NewServer(config, users{}, &memory{}, nil)
 		for range 2 * farOver {

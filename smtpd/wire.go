@@ -73,10 +73,10 @@ type wire struct {
 	counted                             bool    // its refused recipients are, see refusals
 	against                             float64 // refusals of its address that are not forgotten
 	adrift                              bool    // the place in the input is lost: the next reply is the last
+	stray                               bool    // RCPT and DATA belong to a MAIL that was refused
 	closing                             bool    // nothing is read or answered any more
 	cut                                 bool    // we end the connection, and the client may not expect it
-	closed                              bool
-	traced                              bool
+	closed, traced                      bool
 
 	messageBegan time.Time
 	received     int64 // octets since then
