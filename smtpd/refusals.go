@@ -116,15 +116,15 @@ func (w *wire) recall() bool {
 func (w *wire) farOver() bool { return w.against > float64(farOver*w.config.MaxRefused) }
 
 // count counts a refusal by its code, and gives the reply to one too many. A name was tried
-// only where the reply is about the recipient (RFC 5321 section 4.3.2): what is malformed is
-// an error like others. What a client has sent together with a MAIL that was refused is none
+// only where the reply is about whether there is the recipient (550): one that is malformed
+// (501, 553) is an error like others. What a client has sent together with a MAIL that was refused is none
 // (RFC 2920): it could not know. The number of commands bounds that.
 func (w *wire) count(code int) (last reply) {
 	if w.stray && code == 503 {
 		return last
 	}
 	w.stray = w.stray || w.verb == "MAIL"
-	if w.verb == "RCPT" && 550 <= code && code <= 553 {
+	if w.verb == "RCPT" && code == 550 {
 		if w.counted {
 			w.against = w.server.refusals.add(w.remote)
 		}

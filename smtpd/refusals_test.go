@@ -156,6 +156,8 @@ func TestErrorsAreNoNames(t *testing.T) {
 		"without MAIL":     {"NOOP", "RCPT TO:<ann@example.org>", "503 "},
 		"malformed":        {"MAIL FROM:<s@sender.example>", "RCPT TO:ann@@example.org", "501 "},
 		"with a parameter": {"MAIL FROM:<s@sender.example>", "RCPT TO:<ann@example.org> X=Y", "555 "},
+		"no address":       {"MAIL FROM:<s@sender.example>", "RCPT TO:<bad@example.org>", "553 5.1.3 "},
+		"needs SMTPUTF8":   {"MAIL FROM:<s@sender.example>", "RCPT TO:<jürgen@example.org>", "553 5.6.7 "},
 	} {
 		s := NewServer(config, users{}, &memory{}, nil)
 		for range 2 * farOver {
