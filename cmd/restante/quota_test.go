@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"restante/auth"
+	"restante/storage"
 )
 
 // TestQuota fills a mailbox by SMTP, as a sender would.
@@ -103,6 +108,60 @@ func TestQuotaAtTheEnd(t *testing.T) {
 	bob := begin("99000", "bob")
 	bob.write(".\r\n")
 	bob.want("", "250 2.0.0 OK ")
+}
+
+// heeded are notes whose reader is told before each look.
+type heeded struct {
+	memo
+	look func()
+}
+
+func (h heeded) Warned(mailbox string) (int, error) {
+	h.look()
+	return h.memo.Warned(mailbox)
+}
+
+// TestQuotaCountsOnce: a message that was delivered takes its room once, also while its
+// user is warned.
+func TestQuotaCountsOnce(t *testing.T) {
+	const alice = "alice@" + testDomain
+	ctx, dir := t.Context(), t.TempDir()
+	users, err := auth.Open(ctx, filepath.Join(dir, "directory"), auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer users.Close()
+	mail, err := storage.Open(dir, storage.Options{Hostname: "mail.example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mail.Close()
+	secret, err := auth.PlainSecret(testPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := users.AddDomain(ctx, testDomain, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := users.AddUser(ctx, alice, secret); err != nil {
+		t.Fatal(err)
+	}
+	quota := int64(100_000)
+	if err := users.SetQuota(ctx, alice, &quota); err != nil {
+		t.Fatal(err)
+	}
+	looked := false
+	look := func() {
+		looked = true
+		if err := mail.Fits(ctx, alice, quota/3, quota); err != nil {
+			t.Errorf("half full: %v", err)
+		}
+	}
+	d := deliveries{mail: mail, users: users, fill: &fillLevels{notes: heeded{memo{}, look}}, log: slog.New(slog.DiscardHandler)}
+	message := strings.NewReader(strings.Repeat(strings.Repeat("x", 70)+"\r\n", int(quota)/2/72))
+	if _, err := d.Deliver(ctx, "0123456789abcdef", []string{alice}, message); err != nil || !looked {
+		t.Fatalf("looked %t, %v", looked, err)
+	}
 }
 
 func TestPercentFull(t *testing.T) {

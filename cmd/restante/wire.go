@@ -95,8 +95,10 @@ type deliveries struct {
 
 func (d deliveries) Deliver(ctx context.Context, id string, mailboxes []string, message io.Reader) (int64, error) {
 	a := &admission{deliveries: d, ctx: ctx, mailboxes: mailboxes, message: message}
-	defer a.release()
-	size, err := d.mail.Deliver(ctx, id, mailboxes, a)
+	size, err := func() (int64, error) {
+		defer a.release() // also for a panic; what is delivered has its room
+		return d.mail.Deliver(ctx, id, mailboxes, a)
+	}()
 	if err != nil {
 		return 0, translate(err, [2]error{storage.ErrNoSpace, smtpd.ErrNoSpace}, [2]error{storage.ErrOverQuota, smtpd.ErrOverQuota})
 	}
