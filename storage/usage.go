@@ -25,7 +25,7 @@ type usages struct {
 // usage is what a mailbox takes on disk, in octets.
 type usage struct {
 	added  atomic.Int64 // by deliveries since the count, some of them perhaps counted
-	coming atomic.Int64 // by deliveries under way
+	coming atomic.Int64 // by deliveries under way; it grows under mu only
 
 	mu      sync.Mutex // of what follows
 	counted int64
@@ -67,7 +67,12 @@ func (u *usages) add(to []address, size int64) {
 // What this store delivers shows at once, what others do to a large mailbox only
 // after ten times as long as counting it takes.
 func (s *Store) Usage(ctx context.Context, name string) (int64, error) {
-	_, _, used, err := s.counted(ctx, name)
+	a, u, err := s.lockUsage(name)
+	if err != nil {
+		return 0, err
+	}
+	defer u.mu.Unlock()
+	used, _, err := s.counted(ctx, a, u)
 	return used, err
 }
 
@@ -75,11 +80,16 @@ func (s *Store) Usage(ctx context.Context, name string) (int64, error) {
 // quota octets, beside what is in it and what is on its way there: nil, or
 // ErrOverQuota. It keeps no room.
 func (s *Store) Fits(ctx context.Context, name string, size, quota int64) error {
-	a, u, used, err := s.counted(ctx, name)
+	a, u, err := s.lockUsage(name)
 	if err != nil {
 		return err
 	}
-	if used += u.coming.Load(); used >= quota || used+size > quota {
+	defer u.mu.Unlock()
+	used, coming, err := s.counted(ctx, a, u)
+	if err != nil {
+		return err
+	}
+	if used += coming; used >= quota || used+size > quota {
 		return fmt.Errorf("%s: %w: %d of %d octets", a, ErrOverQuota, used, quota)
 	}
 	return nil
@@ -89,36 +99,45 @@ func (s *Store) Fits(ctx context.Context, name string, size, quota int64) error 
 // mailbox of quota octets until release is called, once. It may go over the quota, but
 // only as the last one: ErrOverQuota when there is no room at all.
 func (s *Store) Claim(ctx context.Context, name string, size, quota int64) (release func(), err error) {
-	a, u, used, err := s.counted(ctx, name)
+	a, u, err := s.lockUsage(name)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		coming := u.coming.Load()
-		if used+coming >= quota {
-			return nil, fmt.Errorf("%s: %w: %d of %d octets, %d more are on their way", a, ErrOverQuota, used, quota, coming)
-		}
-		if u.coming.CompareAndSwap(coming, coming+size) {
-			return func() { u.coming.Add(-size) }, nil
-		}
+	defer u.mu.Unlock()
+	used, coming, err := s.counted(ctx, a, u)
+	if err != nil {
+		return nil, err
 	}
+	if used+coming >= quota {
+		return nil, fmt.Errorf("%s: %w: %d of %d octets, %d more are on their way", a, ErrOverQuota, used, quota, coming)
+	}
+	u.coming.Add(size)
+	return func() { u.coming.Add(-size) }, nil
 }
 
-// counted is the usage of a mailbox, and what it holds.
-func (s *Store) counted(ctx context.Context, name string) (a address, u *usage, used int64, err error) {
-	if a, err = parseAddress(name); err != nil {
-		return a, nil, 0, err
+// lockUsage is the usage of a mailbox, locked.
+func (s *Store) lockUsage(name string) (address, *usage, error) {
+	a, err := parseAddress(name)
+	if err != nil {
+		return a, nil, err
 	}
-	u = s.usages.get(a)
+	u := s.usages.get(a)
+	u.mu.Lock()
+	return a, u, nil
+}
+
+// counted is what a mailbox holds, and what is on its way. That is looked at first: what
+// arrives in between counts in both, and would else be in neither. u is locked, so that
+// no more can set out.
+func (s *Store) counted(ctx context.Context, a address, u *usage) (used, coming int64, err error) {
+	coming = u.coming.Load()
 	if used, err = s.usage(ctx, a, u); err != nil {
-		return a, nil, 0, fmt.Errorf("counting mailbox %s: %w", a, err)
+		return 0, 0, fmt.Errorf("counting mailbox %s: %w", a, err)
 	}
-	return a, u, used, nil
+	return used, coming, nil
 }
 
 func (s *Store) usage(ctx context.Context, a address, u *usage) (int64, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
 	if time.Now().Before(u.next) {
 		return u.counted + u.added.Load(), nil
 	}

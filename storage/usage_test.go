@@ -137,6 +137,37 @@ func TestClaimAtOnce(t *testing.T) {
 	}
 }
 
+// Nor do more, when others are delivered in between.
+func TestClaimWhileDelivered(t *testing.T) {
+	s, _ := openStore(t)
+	const quota, size = 105, 10
+	ann := address{"ann", "example.org"}
+	deliver(t, s, 1, "123456789\n", "ann@example.org")
+	for round := range 2000 {
+		u := s.usages.get(ann)
+		u.next, u.counted = time.Now().Add(time.Hour), 0 // only what is added counts from here
+		u.added.Store(0)
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				release, err := s.Claim(context.Background(), "ann@example.org", size, quota)
+				if err != nil {
+					return
+				}
+				s.usages.add([]address{ann}, size)
+				release()
+			})
+		}
+		all.Wait()
+		if n := u.added.Load(); n > quota/size*size+size {
+			t.Fatalf("round %d: %d octets in a mailbox of %d", round, n, quota)
+		}
+		if n := u.coming.Load(); n != 0 {
+			t.Fatalf("round %d: %d octets are still on their way", round, n)
+		}
+	}
+}
+
 // A delivery that was seen in one of its mailboxes, before it was in all of them,
 // counts once in the end.
 func TestUsageOfSlowDelivery(t *testing.T) {
