@@ -69,10 +69,18 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // to tell; the others end there and then.
 func goOnUnread() { signal.Ignore(syscall.SIGPIPE) }
 
-// unread tells whether the command failed because nobody reads what it writes.
+// unread tells whether the command failed because nobody reads what it writes, and for
+// nothing else: all that is joined must be that.
 func unread(err error) bool {
-	e := (*fs.PathError)(nil)
-	return errors.As(err, &e) && e.Path == os.Stdout.Name() && errors.Is(e, syscall.EPIPE)
+	switch e := err.(type) {
+	case *fs.PathError:
+		return e.Path == os.Stdout.Name() && errors.Is(e, syscall.EPIPE)
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !unread(err) })
+	case interface{ Unwrap() error }:
+		return unread(e.Unwrap())
+	}
+	return false
 }
 
 // usageError is a command line that cannot be carried out as it is written.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -66,5 +69,24 @@ func TestPipeClosedServer(t *testing.T) {
 	}
 	if status := s.stop(syscall.SIGTERM); status != exitOK {
 		t.Errorf("%v", s.cmd.ProcessState)
+	}
+}
+
+// TestUnread: only a command that failed for nothing but that nobody reads is silent.
+func TestUnread(t *testing.T) {
+	gone := fmt.Errorf("telling: %w", &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EPIPE})
+	other := errors.New("the directory is not removed")
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{gone, true}, {usageError{gone}, true}, {errors.Join(nil, gone), true}, {errors.Join(gone, gone), true},
+		{errors.Join(gone, other), false}, {fmt.Errorf("bench: %w", errors.Join(gone, other)), false}, {errors.Join(gone, errors.Join(gone, other)), false},
+		{other, false}, {syscall.EPIPE, false}, {&fs.PathError{Op: "write", Path: "/x", Err: syscall.EPIPE}, false},
+		{&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, false},
+	} {
+		if got := unread(c.err); got != c.want {
+			t.Errorf("%q: %t", c.err, got)
+		}
 	}
 }
