@@ -147,7 +147,7 @@ func TestFaultReadOnly(t *testing.T) {
 	if err := v.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if <-v.exited; v.cmd.ProcessState.ExitCode() != 1 || len(v.log.find("stopped", nil)) > 0 {
+	if v.ends(); v.cmd.ProcessState.ExitCode() != 1 || len(v.log.find("stopped", nil)) > 0 {
 		t.Errorf("the end is told as one in order, status %d", v.cmd.ProcessState.ExitCode())
 	}
 	v.logs("accepted mail is in the journal only, keep it for the next start, which completes that", "read-only file system")

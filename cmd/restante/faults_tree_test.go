@@ -167,7 +167,7 @@ func TestFaultClockWentBack(t *testing.T) {
 	if err := v.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	<-v.exited
+	v.ends()
 	files, err := filepath.Glob(filepath.Join(v.maildir("alice"), "new", "*"))
 	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)

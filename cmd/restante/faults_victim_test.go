@@ -69,7 +69,17 @@ func (v *victim) staysDown(parts ...string) {
 	if err := v.launch(); err != nil {
 		v.t.Fatal(err)
 	}
-	eventually(v.t, "the server ends by itself", func() bool {
+	v.ends()
+	oneLine(v.t, v.log.text()+"\n", parts...)
+	if code := v.cmd.ProcessState.ExitCode(); code != exitFailed {
+		v.t.Errorf("exit status %d instead of %d", code, exitFailed)
+	}
+}
+
+// ends waits until the server has ended.
+func (v *victim) ends() {
+	v.t.Helper()
+	eventually(v.t, "the server ends", func() bool {
 		select {
 		case <-v.exited:
 			return true
@@ -77,10 +87,6 @@ func (v *victim) staysDown(parts ...string) {
 			return false
 		}
 	})
-	oneLine(v.t, v.log.text()+"\n", parts...)
-	if code := v.cmd.ProcessState.ExitCode(); code != exitFailed {
-		v.t.Errorf("exit status %d instead of %d", code, exitFailed)
-	}
 }
 
 // talk connects to the port smtp or pop3 and reads the greeting.
