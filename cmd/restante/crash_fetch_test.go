@@ -100,9 +100,13 @@ func (m *maildropConn) list(command string, take func(value string) error) error
 }
 
 // retrieve gets message i (from 0) and looks at it. A message that the server
-// refuses to send is damaged, unless the server is cut off.
+// refuses to send is damaged, unless the server is cut off. Each has the time of a
+// connection: a mailbox of many may take longer in all, while others are looked at.
 func (m *maildropConn) retrieve(l *ledger, i int) (sighting, error) {
 	s := sighting{uid: m.uids[i]}
+	if err := m.SetDeadline(time.Now().Add(deadline)); err != nil {
+		return s, err
+	}
 	err := m.ok(fmt.Sprintf("RETR %d", i+1))
 	if refused, is := errors.AsType[refusal](err); is {
 		s.damage, s.refused = refused.Error(), true
