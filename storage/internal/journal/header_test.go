@@ -126,69 +126,126 @@ func TestLostHeader(t *testing.T) {
 }
 
 // TestLostHeaderIsKept: a segment that has lost the copy of its header too, or never
-// had one, is neither used nor removed, and the others are read.
+// had one, is neither used nor removed, and the others are read. One of which nothing is
+// needed may be used, if its header is zeros.
 func TestLostHeaderIsKept(t *testing.T) {
-	for name, lose := range map[string]func(b []byte){
-		"both lost": func(b []byte) { b[30] ^= 1; b[block+40] ^= 1 },
-		"no copy":   func(b []byte) { withoutCopy(b); b[30] ^= 1 },
+	rot, zero := func(b []byte) { b[30] ^= 1; b[block+40] ^= 1 }, func(b []byte) { clear(b[:2*block]) }
+	for _, c := range []struct {
+		name string
+		lose func(b []byte)
+		slot int
+		kept string
+	}{
+		{"both lost", rot, 0, tornName},
+		{"both lost", rot, 3, "unreadable-3"},
+		{"both zeros", zero, 0, ""},
+		{"both zeros", zero, 3, "unreadable-3"},
+		{"no copy", func(b []byte) { withoutCopy(b); b[30] ^= 1 }, 0, "unreadable-0"},
+		{"no copy", func(b []byte) { withoutCopy(b); b[30] ^= 1 }, 3, "unreadable-3"},
+		{"no copy, zeros", func(b []byte) { withoutCopy(b); clear(b[:block]) }, 3, "unreadable-3"},
 	} {
-		for _, slot := range []int{0, 3} {
-			t.Run(fmt.Sprint(name, " in segment ", slot), func(t *testing.T) {
-				dir := t.TempDir()
-				j, want := aged(t, dir)
-				shut(t, j)
-				var lost []byte
-				change(t, segmentFile(dir, slot), func(b []byte) { lose(b); lost = b })
-				if _, err := LastOf(dir); !errors.Is(err, errHeader) {
+		t.Run(fmt.Sprint(c.name, " in segment ", c.slot), func(t *testing.T) {
+			dir := t.TempDir()
+			j, want := aged(t, dir)
+			last := j.Last()
+			shut(t, j)
+			var lost []byte
+			change(t, segmentFile(dir, c.slot), func(b []byte) { c.lose(b); lost = b })
+			if _, err := LastOf(dir); c.kept != "" && c.kept != tornName {
+				if !errors.Is(err, errHeader) || !strings.Contains(err.Error(), "start the server first") {
 					t.Errorf("LastOf = %v, want %v", err, errHeader)
 				}
-				if slot == 3 { // what it fenced off is back, and its record is in the file that is kept
-					want[1] = "6 refused"
-				}
-				var reports []string
-				o := Options{Damaged: func(err error) { reports = append(reports, err.Error()) }}
-				j = open(t, dir, o)
-				wantReplay(t, j, want...)
-				if len(reports) != 1 || !strings.Contains(reports[0], fmt.Sprintf("segment-%d has no valid header, and is now unreadable-%d", slot, slot)) {
-					t.Errorf("reports %q", reports)
-				}
-				if err := j.Checkpoint(add(t, j, "five")); err != nil {
-					t.Fatal(err)
-				}
-				shut(t, j)
-				kept, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(unreadablePrefix, slot)))
-				if err != nil || !bytes.Equal(kept, lost) {
-					t.Errorf("kept %d octets of %d: %v", len(kept), len(lost), err)
-				}
-			})
-		}
+			} else if err != nil {
+				t.Errorf("LastOf = %v", err)
+			}
+			if c.slot == 3 { // what it fenced off is back, and its record is in the file that is kept
+				want[1] = "6 refused"
+			}
+			var reports []string
+			j = open(t, dir, Options{Damaged: func(err error) { reports = append(reports, err.Error()) }})
+			wantReplay(t, j, want...)
+			if got := j.Last(); got < last {
+				t.Errorf("Last() = %d, and %d was given before", got, last)
+			}
+			if c.kept != "" && (len(reports) != 1 || !strings.Contains(reports[0], fmt.Sprintf("segment-%d has no valid header, and is now %s", c.slot, c.kept))) || c.kept == "" && len(reports) > 0 {
+				t.Errorf("reports %q", reports)
+			}
+			if err := j.Checkpoint(add(t, j, "five")); err != nil {
+				t.Fatal(err)
+			}
+			shut(t, j)
+			if c.kept == "" {
+				return
+			}
+			kept, err := os.ReadFile(filepath.Join(dir, c.kept))
+			if err != nil || !bytes.Equal(kept, lost) {
+				t.Errorf("kept %d octets of %d: %v", len(kept), len(lost), err)
+			}
+		})
 	}
 }
 
+// TestMissingSegmentIsKept: when the others name one that is not there, a file without
+// a header may be it, though it has no other frame than the first.
+func TestMissingSegmentIsKept(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, Options{})
+	for _, r := range []string{"one", "two", "three"} {
+		add(t, j, strings.Repeat(r, block))
+		j.chain[len(j.chain)-1].stuck = true
+	}
+	shut(t, j)
+	change(t, segmentFile(dir, 1), func(b []byte) { clear(b[:2*block]) })
+	var reports []string
+	j = open(t, dir, Options{Damaged: func(err error) { reports = append(reports, err.Error()) }})
+	if len(reports) != 2 || !strings.Contains(reports[0], "segment-1 has no valid header, and is now unreadable-1") {
+		t.Errorf("reports %q", reports)
+	}
+	shut(t, j)
+}
+
 // TestOnlyHeaderIsLost: a journal of which nothing else is left does not open, and is
-// not touched, when there may be records behind it.
+// not touched, when there are records behind it.
 func TestOnlyHeaderIsLost(t *testing.T) {
-	for name, c := range map[string]struct {
-		lose  func(b []byte)
-		opens bool
+	rot, zero := func(b []byte) { b[30] ^= 1 }, func(b []byte) { clear(b[:block]) }
+	for _, c := range []struct {
+		name          string
+		lose          func(b []byte)
+		copied, whole bool // of the first frame
+		records       int
+		opens         bool
 	}{
-		"a frame":      {func(b []byte) { withoutCopy(b); b[30] ^= 1 }, false},
-		"a torn frame": {func(b []byte) { b[30] ^= 1; b[block+40] ^= 1 }, true},
+		{"a frame without a copy", rot, false, true, 1, false},
+		{"a frame without a copy, zeros", zero, false, true, 1, false},
+		{"a torn frame", rot, true, false, 1, true},
+		{"a torn frame, zeros", zero, true, false, 1, true},
+		{"a lost frame", rot, true, false, 2, false},
+		{"a lost frame, zeros", zero, true, false, 2, false},
 	} {
 		dir := t.TempDir()
 		j := open(t, dir, Options{})
-		add(t, j, "one")
+		for range c.records {
+			add(t, j, "one")
+		}
 		shut(t, j)
-		change(t, segmentFile(dir, 0), c.lose)
+		change(t, segmentFile(dir, 0), func(b []byte) {
+			if !c.copied {
+				withoutCopy(b)
+			}
+			if !c.whole {
+				b[block+40] ^= 1
+			}
+			c.lose(b)
+		})
 		before := files(t, dir)
 		j, err := Open(dir, Options{SegmentSize: small})
 		if (err == nil) != c.opens || err != nil && (!errors.Is(err, errHeader) || !strings.Contains(err.Error(), "move the files away")) {
-			t.Errorf("%s: Open = %v", name, err)
+			t.Errorf("%s: Open = %v", c.name, err)
 		}
 		if err == nil {
 			shut(t, j)
 		} else if after := files(t, dir); !slices.Equal(before, after) {
-			t.Errorf("%s: %q before, %q after", name, before, after)
+			t.Errorf("%s: %q before, %q after", c.name, before, after)
 		}
 	}
 }
@@ -239,6 +296,9 @@ func TestTornReuse(t *testing.T) {
 				copy(b[c.header:block], old[c.header:])
 				copy(b[block+c.frame:], old[block+c.frame:])
 			})
+			if last, err := LastOf(dir); last < 7 || err != nil { // that of "four"
+				t.Errorf("LastOf = %d, %v", last, err)
+			}
 			damaged := false
 			j = open(t, dir, Options{Damaged: func(error) { damaged = true }})
 			wantReplay(t, j, want...)
@@ -247,6 +307,27 @@ func TestTornReuse(t *testing.T) {
 			}
 			shut(t, j)
 		})
+	}
+}
+
+// TestTornFilesDoNotPileUp: of those that seem to be torn one is kept.
+func TestTornFilesDoNotPileUp(t *testing.T) {
+	dir := t.TempDir()
+	for n := range 3 {
+		j := open(t, dir, Options{Damaged: func(error) {}})
+		add(t, j, fmt.Sprint(n))
+		j.chain[len(j.chain)-1].stuck = true
+		add(t, j, "torn")
+		torn := j.chain[len(j.chain)-1].slot
+		shut(t, j)
+		change(t, segmentFile(dir, torn), func(b []byte) { clear(b[30:block]); clear(b[block+70 : 2*block]) })
+	}
+	j := open(t, dir, Options{Damaged: func(error) {}})
+	wantReplay(t, j, "1 0", "2 1", "3 2")
+	shut(t, j)
+	kept, err := filepath.Glob(filepath.Join(dir, unreadablePrefix+"*"))
+	if err != nil || len(kept) != 1 {
+		t.Errorf("kept %q, %v", kept, err)
 	}
 }
 

@@ -41,7 +41,11 @@
 //  10. So much depends on a header that the first frame has a copy of it. A segment that
 //     has lost both is renamed and kept, not used or removed, as is one with blocks
 //     that could not be read. When no other has a header, or more than one has lost it,
-//     Open fails: records may be there.
+//     Open fails: records may be there. Lost is told from never written, or torn by a
+//     power cut, by the frames behind the first one, see 3: if there is one that the other
+//     segments do not know of as old, the first was acknowledged. If there is none, and
+//     the header is not zeros, the file is kept all the same, but only the last such one;
+//     a header of zeros is that of a file that was not used yet.
 //
 // Blocks that were written before are overwritten in place, so that the sync of
 // a frame has no metadata of the file system to write; a segment that is new

@@ -33,9 +33,10 @@ func Open(path string, o Options) (_ *Journal, err error) {
 	}()
 	found, err := openSegments(root, os.O_RDWR, o.Read)
 	j.free = found
-	if err == nil {
-		err = known(found)
+	if err != nil {
+		return nil, err
 	}
+	c, err := survey(found, o.Read)
 	if err != nil {
 		return nil, err
 	}
@@ -57,13 +58,6 @@ func Open(path string, o Options) (_ *Journal, err error) {
 		}
 		j.slot = max(j.slot, s.slot+1)
 		j.number = max(j.number, s.number, later)
-	}
-	c, err := follow(found, o.Read)
-	if unreadable(err) {
-		return nil, fmt.Errorf("too little of the journal can be read; to start without the records there, move the file away: %w", err)
-	}
-	if err != nil {
-		return nil, err
 	}
 	if n := len(c.segments); n > 0 { // the others were synced before it was begun
 		if err := o.Sync(c.segments[n-1].file); err != nil {
@@ -106,7 +100,11 @@ func LastOf(path string) (uint64, error) {
 		}
 		err = failed
 	}
-	return 0, errors.Join(fmt.Errorf("reading the journal %s: it changes too fast", path), err)
+	why := "it changes too fast"
+	if errors.Is(err, errHeader) {
+		why = "start the server first, which says what is lost"
+	}
+	return 0, errors.Join(fmt.Errorf("reading the journal %s: %s", path, why), err)
 }
 
 // lastOf is LastOf, or tells that the newest segment has become another one.
@@ -130,19 +128,19 @@ func lastOf(path string) (last uint64, stale bool, err error) {
 	if err != nil || len(found) == 0 {
 		return 0, false, err
 	}
-	for _, s := range found {
-		if s.unreadable != nil { // or its header is just being written
-			return 0, s.unreadable == errHeader, fmt.Errorf("%s has no valid header: %w", s.file.Name(), s.unreadable)
+	newest := slices.MaxFunc(found, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
+	var c chain
+	if newest.number > 0 {
+		err = c.add(newest, -1, read)
+		if err = errors.Join(err, newest.unreadable); err != nil {
+			return 0, false, err
 		}
 	}
-	newest := slices.MaxFunc(found, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
+	if err := doubted(found, c.last, read); err != nil { // or a header is just being written
+		return 0, errors.Is(err, errHeader), err
+	}
 	if newest.number == 0 {
 		return 0, false, nil
-	}
-	var c chain
-	err = c.add(newest, -1, read)
-	if err = errors.Join(err, newest.unreadable); err != nil {
-		return 0, false, err
 	}
 	now := segment{file: newest.file, size: newest.size}
 	err = now.readHeader(read)
@@ -253,6 +251,11 @@ func (c *chain) add(s *segment, limit int64, read reader) error {
 	return nil
 }
 
+// missing is whether records are needed of segments that were not found.
+func (c *chain) missing() bool {
+	return len(c.segments) > 0 && c.segments[0].prevLast > c.checkpoint
+}
+
 // damage lists what is missing of the records that are needed.
 func (c *chain) damage() (found []error) {
 	for i, s := range c.segments {
@@ -260,7 +263,7 @@ func (c *chain) damage() (found []error) {
 		if i+1 < len(c.segments) {
 			until = c.segments[i+1].prevLast
 		}
-		if i == 0 && s.prevLast > c.checkpoint {
+		if i == 0 && c.missing() {
 			found = append(found, fmt.Errorf("the journal has lost records %d to %d", c.checkpoint+1, s.prevLast))
 		}
 		if s.damaged && until > c.checkpoint {

@@ -189,7 +189,7 @@ type segment struct {
 
 	damaged    bool  // when it was opened, frames were missing
 	unreadable error // the same, of blocks, or why there is no header
-	torn       bool  // there is no header, and no frame that it belongs to
+	torn       bool  // there is no header, and no frame shows that there was one
 	mended     error // why the header is that of the first frame
 }
 
