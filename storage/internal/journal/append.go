@@ -323,7 +323,7 @@ func (j *Journal) encode(seg *segment, fresh bool, batch []*entry) {
 		j.buf = appendRecord(j.buf, e.kind, e.parts)
 	}
 	if fresh {
-		j.buf = append(j.buf, j.buf[:headerOctets]...)
+		j.buf = append(j.buf, j.buf[:copyOctets]...)
 	}
 	j.buf = endFrame(j.buf, start, seg.salt, batch[0].seq, len(batch))
 }

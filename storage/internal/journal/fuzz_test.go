@@ -25,7 +25,7 @@ func sample(tb testing.TB, salt uint64) []byte {
 			b = appendRecord(b, kindRecord, [][]byte{make([]byte, n*1000), []byte("x")})
 		}
 		if n == 0 {
-			b = append(b, b[:headerOctets]...)
+			b = append(b, b[:copyOctets]...)
 		}
 		b = endFrame(b, start, salt, seq, n+1)
 		seq += uint64(n + 1)
@@ -84,11 +84,11 @@ func reseal(b []byte) []byte {
 		binary.LittleEndian.PutUint64(h[24:], salt)
 		h[23] = 0
 		if payload := binary.LittleEndian.Uint32(h[8:]); int64(payload) <= int64(len(h)-frameHeader) {
-			if at == block && int(payload) >= headerOctets {
-				again := h[frameHeader+int(payload)-headerOctets:]
+			if at == block && int(payload) >= copyOctets {
+				again := h[frameHeader+int(payload)-copyOctets:]
 				copy(again[len(segmentMagic)+8:], b[len(segmentMagic)+8:][:8])
 				copy(again[len(segmentMagic)+16:], h[16:24])
-				resealHeader(again)
+				resealCopy(again)
 			}
 			binary.LittleEndian.PutUint32(h[4:], frameSum(h[:frameHeader+int(payload)]))
 		}
@@ -97,12 +97,16 @@ func reseal(b []byte) []byte {
 }
 
 func resealHeader(b []byte) {
+	resealCopy(b)
+	binary.LittleEndian.PutUint32(b[copyOctets:], crc32.Checksum(b[:copyOctets], castagnoli))
+}
+
+func resealCopy(b []byte) {
 	n := copy(b, segmentMagic)
 	for range 6 {
 		b[n+7] = 0
 		n += 8
 	}
-	binary.LittleEndian.PutUint32(b[n:], crc32.Checksum(b[:n], castagnoli))
 }
 
 // Whatever a file contains, the journal opens or says why not, and if it opens it

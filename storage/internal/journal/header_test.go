@@ -76,7 +76,7 @@ func change(t *testing.T, file string, fn func(b []byte)) {
 func withoutCopy(b []byte) {
 	salt := binary.LittleEndian.Uint64(b[block+24:])
 	f, _ := decodeFrame(b[block:], salt)
-	old := append(beginFrame(nil), f.payload[:len(f.payload)-headerOctets]...)
+	old := append(beginFrame(nil), f.payload[:len(f.payload)-copyOctets]...)
 	clear(b[block : block+f.octets])
 	copy(b[block:], endFrame(old, 0, salt, f.first, int(f.count)))
 }
@@ -373,10 +373,24 @@ func TestFrameCannotPassForFirst(t *testing.T) {
 		salt, first uint64
 		ok          bool
 	}{{5, 3, true}, {4, 3, false}, {5, 2, false}} {
-		b := appendRecord(beginFrame(nil), kindRecord, [][]byte{forged[:headerOctets]})
+		b := appendRecord(beginFrame(nil), kindRecord, [][]byte{forged[:copyOctets]})
 		f, _ := decodeFrame(endFrame(b, 0, c.salt, c.first, 1), c.salt)
 		if got, ok := f.header(c.salt); ok != c.ok || ok && got != h {
 			t.Errorf("salt %d, number %d: header %+v, %t", c.salt, c.first, got, ok)
 		}
+	}
+}
+
+// TestSumCoversCopy: no other header passes in a frame for the one that was written.
+func TestSumCoversCopy(t *testing.T) {
+	var sums []uint32
+	for number := range uint64(2) {
+		j := &Journal{}
+		s := &segment{segmentHeader: segmentHeader{number: number, salt: 5, first: 3}}
+		j.encode(s, true, []*entry{{seq: 3, kind: kindRecord, parts: [][]byte{[]byte("x")}}})
+		sums = append(sums, binary.LittleEndian.Uint32(j.buf[block+4:]))
+	}
+	if sums[0] == sums[1] {
+		t.Error("frames with different headers have the same checksum")
 	}
 }

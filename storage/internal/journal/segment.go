@@ -18,10 +18,13 @@ const (
 	segmentMagic = "restante journal"
 	frameMagic   = 0x4d415246
 	frameHeader  = 32 // octets
-	headerOctets = len(segmentMagic) + 6*8 + crc32.Size
-	// frameOverhead is the octets of a frame besides its records, at most: the first of
-	// a segment has a copy of the header.
-	frameOverhead = frameHeader + headerOctets
+	headerOctets = copyOctets + crc32.Size
+	// copyOctets is the copy of the header in the first frame of a segment. It has no
+	// checksum of its own: with that at its end, that of the frame would come out the
+	// same for any copy.
+	copyOctets = len(segmentMagic) + 6*8
+	// frameOverhead is the octets of a frame besides its records, at most.
+	frameOverhead = frameHeader + copyOctets
 	maxSegment    = 1 << 30 // octets that are read of a file
 )
 
@@ -53,18 +56,23 @@ func (h *segmentHeader) encode(buf []byte) {
 
 // decodeHeader reads what a first block begins with; false when it is none.
 func decodeHeader(b []byte) (h segmentHeader, ok bool) {
+	if len(b) < headerOctets || binary.LittleEndian.Uint32(b[copyOctets:]) != crc32.Checksum(b[:copyOctets], castagnoli) {
+		return h, false
+	}
+	return decodeCopy(b)
+}
+
+// decodeCopy reads a header that something else has a checksum of.
+func decodeCopy(b []byte) (h segmentHeader, ok bool) {
 	n := len(segmentMagic)
-	if len(b) < headerOctets || string(b[:n]) != segmentMagic {
+	if len(b) < copyOctets || string(b[:n]) != segmentMagic {
 		return h, false
 	}
 	for _, v := range []*uint64{&h.number, &h.salt, &h.first, &h.prevSalt, &h.prevEnd, &h.prevLast} {
 		*v = binary.LittleEndian.Uint64(b[n:])
 		n += 8
 	}
-	if h.salt == 0 || binary.LittleEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
-		return segmentHeader{}, false
-	}
-	return h, true
+	return h, h.salt != 0
 }
 
 // A frame is what one write makes durable: its header (magic, checksum, octets of
@@ -139,10 +147,10 @@ func appendRecord(buf []byte, kind byte, parts [][]byte) []byte {
 // header gives the header of the segment that the frame is the first of: it has a
 // copy behind its records. No message passes for one, as it does not know the salt.
 func (f *frame) header(salt uint64) (h segmentHeader, ok bool) {
-	if len(f.payload) < headerOctets {
+	if len(f.payload) < copyOctets {
 		return h, false
 	}
-	h, ok = decodeHeader(f.payload[len(f.payload)-headerOctets:])
+	h, ok = decodeCopy(f.payload[len(f.payload)-copyOctets:])
 	if h.salt != salt || h.first != f.first {
 		return segmentHeader{}, false
 	}

@@ -94,7 +94,7 @@ func TestTears(t *testing.T) {
 				text := fmt.Sprint(rnd.Uint32(), strings.Repeat(".", rnd.IntN(3)*rnd.IntN(5000)))
 				return []string{fmt.Sprintf("%d %.20s", add(t, j, text), text)}
 			}
-			for range rnd.IntN(5) {
+			for range 1 + rnd.IntN(4) {
 				want = append(want, record()...)
 				if rnd.IntN(3) == 0 || len(j.chain) > 4 {
 					if err := j.Checkpoint(j.Last()); err != nil {
