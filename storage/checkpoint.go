@@ -156,10 +156,14 @@ func (c *checkpointer) rewrite(seq uint64) error {
 	c.store.applying.Lock()
 	defer c.store.applying.Unlock()
 	r := recovery{store: c.store, journal: c.journal, upTo: seq, again: true}
-	if err := r.run(); err != nil {
-		return err
+	err := r.run()
+	if err == nil {
+		err = c.sync()
 	}
-	return c.sync()
+	if err == nil {
+		r.forget()
+	}
+	return err
 }
 
 // sync syncs what was touched. Should that fail, all that has been written so far

@@ -12,6 +12,8 @@ import (
 
 	"crypto/rand"
 
+	"golang.org/x/sys/unix"
+
 	"restante/storage/internal/journal"
 )
 
@@ -153,6 +155,10 @@ func (s *Store) readNotes(fn func(path string, n note) error) error {
 		path := filepath.Join(dir, f.Name())
 		b, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN) {
+			s.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
 			continue
 		}
 		if err != nil {

@@ -34,7 +34,8 @@ type recovery struct {
 	fresh     map[inode]bool                 // their files
 	dropped   map[address]map[string]bool    // messages that had more than one file
 	missed    map[address]map[string]int     // in how many passes in a row a message was not found
-	undone    map[address][]string           // notes of what an earlier recovery could not remove
+	undone    map[address]*undone            // what an earlier recovery could not remove
+	settled   []string                       // notes of that which are needed until all is synced
 	completed int
 }
 
@@ -64,7 +65,8 @@ func (s *Store) recover(j *journal.Journal) error {
 	if err != nil {
 		return err
 	}
-	if j.Needed() || undone {
+	crashed := j.Needed()
+	if crashed || undone {
 		r := recovery{store: s, journal: j, upTo: math.MaxUint64}
 		if err := r.run(); err != nil {
 			return full(err)
@@ -75,7 +77,10 @@ func (s *Store) recover(j *journal.Journal) error {
 		if err := j.Checkpoint(j.Last()); err != nil {
 			return err
 		}
-		s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
+		r.forget()
+		if crashed {
+			s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
+		}
 	}
 	s.dropNotes(lasting - 1)
 	return nil
@@ -140,7 +145,7 @@ func (r *recovery) learn() error {
 	r.gone = make(map[address]uint64)
 	r.removed = make(map[address]map[string]bool)
 	r.found = make(map[address]map[string][]place)
-	r.undone = make(map[address][]string)
+	r.undone = make(map[address]*undone)
 	take := func(seq uint64, rec record) error {
 		for _, a := range rec.to {
 			switch rec.kind {
@@ -156,7 +161,12 @@ func (r *recovery) learn() error {
 	}
 	err := r.store.readNotes(func(path string, n note) error {
 		if n.after == lasting {
-			r.undone[n.to[0]] = append(r.undone[n.to[0]], path)
+			u := r.undone[n.to[0]]
+			if u == nil {
+				u = &undone{}
+				r.undone[n.to[0]] = u
+			}
+			u.notes, u.names = append(u.notes, path), append(u.names, n.names...)
 		}
 		return take(n.after, n.record)
 	})
@@ -259,20 +269,41 @@ func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a addr
 	return nil
 }
 
+// undone is what an earlier recovery could not remove from a mailbox, and the files where
+// that is noted.
+type undone struct{ notes, names []string }
+
 // remove removes messages again. From a mailbox that the disk cannot read now they are
 // removed by a start that can.
 func (r *recovery) remove(a address, bases map[string]bool) error {
 	names := slices.Sorted(maps.Keys(bases))
+	earlier := r.undone[a]
+	if earlier == nil {
+		earlier = &undone{}
+	}
 	err := r.removeFrom(a, names)
 	if err == nil || errors.Is(err, os.ErrNotExist) {
-		return r.store.noteUndone(a, nil, r.undone[a])
+		r.settled = append(r.settled, earlier.notes...)
+		return nil
 	}
 	if err := r.ofOthers(a, err); err != nil {
 		return err
 	}
 	r.store.log.Error("removed messages may be back in a mailbox that cannot be opened, until a start can open it",
 		"mailbox", a.String(), "error", err)
-	return r.store.noteUndone(a, names, r.undone[a])
+	if slices.Equal(names, slices.Sorted(slices.Values(earlier.names))) {
+		return nil // it is noted
+	}
+	return r.store.noteUndone(a, names, earlier.notes)
+}
+
+// forget removes the notes of what is done now, once that is on stable storage.
+func (r *recovery) forget() {
+	for _, path := range r.settled {
+		if err := ignoreMissing(os.Remove(path)); err != nil {
+			r.store.log.Warn("removing notes beside the journal failed", "error", err)
+		}
+	}
 }
 
 func (r *recovery) removeFrom(a address, names []string) error {

@@ -182,3 +182,84 @@ func TestRemovalThatFails(t *testing.T) {
 	startServer(t, data)
 	holds(t, "removed", data, alice)
 }
+
+// removedUnseen is a server with a mailbox that the disk cannot read while blind is set,
+// from which a message was removed before a crash. old is the mailbox with that message.
+func removedUnseen(t *testing.T) (v *server, old string, blind *bool) {
+	t.Helper()
+	before := freshServer(t)
+	deliver(t, before.Store, 1, smallMessage, alice)
+	deliver(t, before.Store, 2, otherMessage, alice)
+	before.checkpoint(context.Background())
+	full := crashed(t, before.data)
+	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	data := crashed(t, before.data)
+	removeAll(t, boxDir(data, alice))
+	rename(t, boxDir(crashed(t, full), alice), boxDir(data, alice))
+	v = newServer(t, data)
+	blind = new(bool)
+	*blind = true
+	v.hooks.beforeOpenDir = func(names []string) error {
+		if *blind {
+			return noMailbox(alice)(names)
+		}
+		return nil
+	}
+	if err := v.start(); err != nil {
+		t.Fatal(err)
+	}
+	return v, boxDir(full, alice), blind
+}
+
+// TestNoteUntilSynced: what is noted of a removal stays until that is on stable storage,
+// whether a start does it or a rewrite of the living server.
+func TestNoteUntilSynced(t *testing.T) {
+	for _, living := range []bool{false, true} {
+		v, old, blind := removedUnseen(t)
+		*blind = false
+		noSync := func() error { return unix.EIO }
+		if living {
+			v.hooks.beforeSyncFS = noSync
+			deliver(t, v.Store, 3, otherMessage, threeBoxes[1])
+			if err := v.checkpoint(context.Background()); !errors.Is(err, unix.EIO) {
+				t.Fatal(err)
+			}
+		} else {
+			v.end(t)
+			again := newServer(t, v.data)
+			again.hooks.beforeSyncFS = noSync
+			if err := again.start(); !errors.Is(err, unix.EIO) {
+				t.Fatal(err)
+			}
+		}
+		data := crashed(t, v.data)
+		removeAll(t, boxDir(data, alice))
+		rename(t, old, boxDir(data, alice)) // the unlink has not come to the disk
+		startServer(t, data)
+		holds(t, "removed", data, alice, otherMessage)
+		v.hooks.beforeSyncFS = nil
+	}
+}
+
+// TestNotedOnce: as long as a mailbox cannot be read its note stays, and needs no room;
+// the log does not tell of a crash.
+func TestNotedOnce(t *testing.T) {
+	v, _, _ := removedUnseen(t)
+	v.end(t)
+	r := newServer(t, v.data)
+	r.hooks.beforeOpenDir = noMailbox(alice)
+	r.steps.before = func(_ int, st step) error {
+		if st.op == "sync" && strings.Contains(st.file, notesDir) {
+			return unix.ENOSPC
+		}
+		return nil
+	}
+	if err := r.start(); err != nil {
+		t.Fatal(err)
+	}
+	if log := r.log.String(); strings.Contains(log, "had not ended in order") || !strings.Contains(log, "may be back") {
+		t.Errorf("the log says %s", log)
+	}
+}
