@@ -12,8 +12,6 @@ import (
 
 	"crypto/rand"
 
-	"golang.org/x/sys/unix"
-
 	"restante/storage/internal/journal"
 )
 
@@ -116,8 +114,8 @@ func (s *Store) noteUndone(a address, names, earlier []string) error {
 	return nil
 }
 
-// undone is whether there is something that recovery could not remove.
-func (s *Store) undone() (found bool, err error) {
+// leftUndone is whether there is something that recovery could not remove.
+func (s *Store) leftUndone() (found bool, err error) {
 	err = s.readNotes(func(_ string, n note) error {
 		found = found || n.after == lasting
 		return nil
@@ -157,7 +155,7 @@ func (s *Store) readNotes(fn func(path string, n note) error) error {
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN) {
+		if journal.Unreadable(err) {
 			s.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
 			continue
 		}

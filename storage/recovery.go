@@ -61,12 +61,12 @@ const (
 // recover completes what the journal holds, makes that durable, and has the
 // journal forget it.
 func (s *Store) recover(j *journal.Journal) error {
-	undone, err := s.undone()
+	left, err := s.leftUndone()
 	if err != nil {
 		return err
 	}
 	crashed := j.Needed()
-	if crashed || undone {
+	if crashed || left {
 		r := recovery{store: s, journal: j, upTo: math.MaxUint64}
 		if err := r.run(); err != nil {
 			return full(err)
@@ -217,9 +217,9 @@ func (r *recovery) files(a address) ([]entry, error) {
 	return m.files()
 }
 
-// ofOthers is nil for an error of opening a mailbox that is about it alone. With EIO that is so
-// if the domain's directory can be opened, and the sync that comes at the end, which
-// makes a change there, succeeds.
+// ofOthers is nil for an error that is about one mailbox alone. With EIO that is so if the
+// domain's directory can be opened, and the sync of its file system, which comes at the
+// end and makes a change there, succeeds.
 func (r *recovery) ofOthers(a address, err error) error {
 	if !errors.Is(err, unix.EIO) {
 		return passing(err)

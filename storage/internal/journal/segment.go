@@ -210,7 +210,7 @@ const mostUnreadable = 64
 func (s *segment) read(octets int64, read reader) (b []byte, lost error, err error) {
 	b = make([]byte, octets)
 	n, err := read(s.file, b, 0)
-	if unreadable(err) {
+	if Unreadable(err) {
 		n, lost, err = s.readBlocks(b, read)
 	}
 	if err == io.EOF { // another process is making it longer, or did not come to that
@@ -225,7 +225,7 @@ func (s *segment) readBlocks(b []byte, read reader) (n int, lost, err error) {
 	for n = min(block, len(b)); n < len(b); {
 		p := b[n:min(n+block, len(b))]
 		k, err := read(s.file, p, int64(n))
-		if unreadable(err) && bad < mostUnreadable {
+		if Unreadable(err) && bad < mostUnreadable {
 			bad++
 			clear(p)
 			k, lost, err = len(p), err, nil

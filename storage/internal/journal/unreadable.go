@@ -24,8 +24,8 @@ const tornName = unreadablePrefix + "torn"
 // reader is a call as (*os.File).ReadAt.
 type reader func(f *os.File, p []byte, off int64) (int, error)
 
-// unreadable is whether err is about what the disk has there, or has not.
-func unreadable(err error) bool {
+// Unreadable is whether err is about what the disk has there, or has not.
+func Unreadable(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN)
 }
 
@@ -38,12 +38,12 @@ var errHeader = errors.New("its checksum is wrong")
 func (s *segment) readHeader(read reader) error {
 	head := make([]byte, block)
 	n, err := read(s.file, head, 0)
-	if unreadable(err) {
+	if Unreadable(err) {
 		n, err = read(s.file, head, 0)
 	}
 	why, blank := err, false
 	switch {
-	case unreadable(err):
+	case Unreadable(err):
 	case err != nil && err != io.EOF:
 		return fmt.Errorf("reading %s: %w", s.file.Name(), err)
 	case n < block:
@@ -90,7 +90,7 @@ func (s *segment) readCopy(read reader) (h segmentHeader, framed bool, err error
 		n, err = read(s.file, b, block)
 	}
 	switch {
-	case unreadable(err):
+	case Unreadable(err):
 		return h, true, nil
 	case err != nil && err != io.EOF:
 		return h, false, err
@@ -129,7 +129,7 @@ const farthest = 1 << 48
 // be missing, all that is not zeros may be theirs.
 func (s *segment) shows(after uint64, missing bool, read reader) (last uint64, err error) {
 	b, unread, err := s.read(min(s.size, maxSegment), read)
-	lost := unreadable(err)
+	lost := Unreadable(err)
 	switch {
 	case lost:
 		unread = err
@@ -164,7 +164,7 @@ func survey(found []*segment, read reader) (c chain, err error) {
 		c.last = max(c.last, last)
 	}
 	c.rest = slices.DeleteFunc(c.rest, headless)
-	if unreadable(err) {
+	if Unreadable(err) {
 		err = fmt.Errorf("too little of the journal can be read; to start without the records there, move the file away: %w", err)
 	}
 	if err == nil {
