@@ -19,8 +19,12 @@ import (
 	"restante/storage/internal/journal"
 )
 
+// byTest is a time between checkpoints for which a server makes none by itself.
+const byTest = time.Hour
+
 // server is a store that has the journal. Its checkpoints are made by the test,
-// unless that asks for others.
+// unless that sets checkpointEvery: a journal that fills makes none beside the test
+// either, whose faults may so be plain variables.
 type server struct {
 	*Store
 	*checkpointer
@@ -62,7 +66,7 @@ func newServer(t *testing.T, data string) *server {
 	v.steps.journal = true
 	v.hooks = &hookedDisk{disk: v.steps}
 	v.Store.disk = v.hooks
-	v.Store.checkpointEvery = time.Hour
+	v.Store.checkpointEvery = byTest
 	v.Store.journalOptions = journal.Options{SegmentSize: 512 << 10}
 	t.Cleanup(func() {
 		v.end(t)
@@ -85,6 +89,10 @@ func (v *server) start() error {
 	}
 	if err := v.Store.sweepDrafts(); err != nil {
 		return errors.Join(err, c.close(), lock.Close())
+	}
+	if v.Store.checkpointEvery == byTest {
+		c.stop()
+		<-c.stopped
 	}
 	v.checkpointer, v.lock = c, lock
 	v.steps.steps = nil
