@@ -161,7 +161,7 @@ func (c *checkpointer) rewrite(seq uint64) error {
 		err = c.sync()
 	}
 	if err == nil {
-		r.forget()
+		c.store.forgetNotes(r.settled)
 	}
 	return err
 }

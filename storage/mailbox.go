@@ -44,12 +44,14 @@ func (a address) digest() string {
 // mailbox is an open Maildir.
 type mailbox struct {
 	address
-	new, cur *os.File // cur may be let go while no message is in it
+	new, cur *os.File // cur may be let go while no message is in it; see also openParts
 	listed   version  // at the last listing
 }
 
 func (m *mailbox) close() {
-	m.new.Close()
+	if m.new != nil {
+		m.new.Close()
+	}
 	m.letGo()
 }
 
@@ -91,16 +93,19 @@ func (s *Store) openMailbox(a address) (_ *mailbox, err error) {
 	return &mailbox{address: a, new: newDir, cur: cur}, nil
 }
 
-// openParts opens a mailbox that mail can be delivered to: it need not have cur/, as
-// openMailbox asks.
+// openParts opens what there is of a mailbox: new/, cur/, or both as openMailbox asks.
+// Mail is delivered to one without cur/, and one that has lost new/ still has messages.
 func (s *Store) openParts(a address) (*mailbox, error) {
 	newDir, err := s.openDir(a.domain, a.local, "new")
-	if err != nil {
+	if ignoreMissing(err) != nil {
 		return nil, err
 	}
 	m := &mailbox{address: a, new: newDir}
-	if err := s.reopen(m); err != nil {
+	if failed := s.reopen(m); failed != nil {
 		m.close()
+		return nil, failed
+	}
+	if m.new == nil && m.cur == nil {
 		return nil, err
 	}
 	return m, nil

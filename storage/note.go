@@ -71,6 +71,7 @@ func (s *Store) journalRemoval(j *journal.Journal, rec record) error {
 	return err
 }
 
+// writeNote writes a note that is on stable storage, or none.
 func (s *Store) writeNote(b []byte) error {
 	dir := filepath.Join(s.dataDir, notesDir)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -92,12 +93,15 @@ func (s *Store) writeNote(b []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(draft))
 	}
-	return errors.Join(s.syncPath(dir), s.syncPath(filepath.Dir(dir)))
+	if err = errors.Join(s.syncPath(dir), s.syncPath(filepath.Dir(dir))); err != nil {
+		return errors.Join(err, os.Remove(filepath.Join(dir, name)))
+	}
+	return nil
 }
 
-// noteUndone notes what recovery could not remove from a mailbox, in the place of
-// earlier notes of that.
-func (s *Store) noteUndone(a address, names, earlier []string) error {
+// noteUndone notes what recovery could not remove from a mailbox, beside what earlier
+// notes say of it. Those may have been left by a process that could not sync them.
+func (s *Store) noteUndone(a address, names []string) error {
 	for len(names) > 0 {
 		k := fitting(names)
 		n := note{record: record{kind: recordRemoved, to: []address{a}, names: names[:k]}, after: lasting}
@@ -106,18 +110,17 @@ func (s *Store) noteUndone(a address, names, earlier []string) error {
 		}
 		names = names[k:]
 	}
-	for _, path := range earlier {
-		if err := ignoreMissing(os.Remove(path)); err != nil {
-			return err
-		}
+	dir, err := os.Open(filepath.Join(s.dataDir, notesDir))
+	if err != nil {
+		return err
 	}
-	return nil
+	return errors.Join(s.disk.syncFS(dir), dir.Close())
 }
 
 // leftUndone is whether there is something that recovery could not remove.
 func (s *Store) leftUndone() (found bool, err error) {
-	err = s.readNotes(func(_ string, n note) error {
-		found = found || n.after == lasting
+	err = s.readNotes(func(_ string, n note, err error) error {
+		found = found || n.after == lasting || journal.Unreadable(err)
 		return nil
 	})
 	return found, err
@@ -125,19 +128,31 @@ func (s *Store) leftUndone() (found bool, err error) {
 
 // dropNotes removes the notes about records up to seq.
 func (s *Store) dropNotes(seq uint64) {
-	err := s.readNotes(func(path string, n note) error {
-		if n.after > seq {
-			return nil
+	var done []string
+	err := s.readNotes(func(path string, n note, err error) error {
+		if n.after <= seq && !journal.Unreadable(err) {
+			done = append(done, path)
 		}
-		return ignoreMissing(os.Remove(path))
+		return nil
 	})
 	if err != nil {
-		s.log.Warn("removing notes beside the journal failed", "error", err)
+		s.log.Warn("reading the notes beside the journal failed", "error", err)
+	}
+	s.forgetNotes(done)
+}
+
+// forgetNotes removes the files of notes that are not needed any more.
+func (s *Store) forgetNotes(paths []string) {
+	for _, path := range paths {
+		if err := ignoreMissing(os.Remove(path)); err != nil {
+			s.log.Warn("removing a note beside the journal failed", "error", err)
+		}
 	}
 }
 
-// readNotes calls fn for every note.
-func (s *Store) readNotes(fn func(path string, n note) error) error {
+// readNotes calls fn for every note. What the disk cannot read is an empty note, and
+// so is a damaged one: fn is told why.
+func (s *Store) readNotes(fn func(path string, n note, err error) error) error {
 	dir := filepath.Join(s.dataDir, notesDir)
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -151,37 +166,43 @@ func (s *Store) readNotes(fn func(path string, n note) error) error {
 			continue
 		}
 		path := filepath.Join(dir, f.Name())
-		b, err := os.ReadFile(path)
+		n, err := readNote(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if journal.Unreadable(err) {
-			s.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
-			continue
-		}
-		if err != nil {
+		if err != nil && !journal.Unreadable(err) && !errors.Is(err, errNoNote) {
 			return err
 		}
-		n, err := decodeNote(b)
-		if err != nil {
-			// An empty note remains: it removes nothing, and goes soon.
-			s.log.Error("a note beside the journal is damaged: what it removed may come back", "file", path, "error", err)
-		}
-		if err := fn(path, n); err != nil {
+		if err := fn(path, n, err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// readNote reads the file of a note, twice if the disk fails: it may not do so always.
+func readNote(path string) (note, error) {
+	b, err := os.ReadFile(path)
+	if journal.Unreadable(err) {
+		b, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return note{}, err
+	}
+	return decodeNote(b)
+}
+
+// errNoNote: the file is no note, or is damaged.
+var errNoNote = errors.New("its checksum or content is wrong")
+
 func decodeNote(b []byte) (n note, err error) {
 	end := len(b) - crc32.Size
 	if end < 8 || crc32.ChecksumIEEE(b[:end]) != binary.BigEndian.Uint32(b[end:]) {
-		return n, fmt.Errorf("note of %d octets: wrong checksum", len(b))
+		return note{}, fmt.Errorf("note of %d octets: %w", len(b), errNoNote)
 	}
 	n.record, err = decodeRecord(b[8:end])
 	if err != nil {
-		return note{}, err
+		return note{}, fmt.Errorf("%w: %w", errNoNote, err)
 	}
 	n.after = binary.BigEndian.Uint64(b)
 	return n, nil

@@ -34,8 +34,10 @@ type recovery struct {
 	fresh     map[inode]bool                 // their files
 	dropped   map[address]map[string]bool    // messages that had more than one file
 	missed    map[address]map[string]int     // in how many passes in a row a message was not found
-	undone    map[address]*undone            // what an earlier recovery could not remove
-	settled   []string                       // notes of that which are needed until all is synced
+	undone    map[address]map[string]bool    // what an earlier recovery could not remove
+	lasting   map[address][]string           // the files of the notes of that
+	settled   []string                       // files of notes that are needed until all is synced
+	passing   []string                       // those that are needed as long as the journal is
 	completed int
 }
 
@@ -66,23 +68,25 @@ func (s *Store) recover(j *journal.Journal) error {
 		return err
 	}
 	crashed := j.Needed()
-	if crashed || left {
-		r := recovery{store: s, journal: j, upTo: math.MaxUint64}
-		if err := r.run(); err != nil {
-			return full(err)
-		}
-		if err := s.syncTouched(); err != nil {
-			return err
-		}
-		if err := j.Checkpoint(j.Last()); err != nil {
-			return err
-		}
-		r.forget()
-		if crashed {
-			s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
-		}
+	if !crashed && !left {
+		s.dropNotes(lasting - 1)
+		return nil
 	}
-	s.dropNotes(lasting - 1)
+	r := recovery{store: s, journal: j, upTo: math.MaxUint64}
+	if err := r.run(); err != nil {
+		return full(err)
+	}
+	if err := s.syncTouched(); err != nil {
+		return err
+	}
+	if err := j.Checkpoint(j.Last()); err != nil {
+		return err
+	}
+	s.forgetNotes(r.settled)
+	s.forgetNotes(r.passing)
+	if crashed {
+		s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
+	}
 	return nil
 }
 
@@ -145,7 +149,8 @@ func (r *recovery) learn() error {
 	r.gone = make(map[address]uint64)
 	r.removed = make(map[address]map[string]bool)
 	r.found = make(map[address]map[string][]place)
-	r.undone = make(map[address]*undone)
+	r.undone = make(map[address]map[string]bool)
+	r.lasting = make(map[address][]string)
 	take := func(seq uint64, rec record) error {
 		for _, a := range rec.to {
 			switch rec.kind {
@@ -159,14 +164,18 @@ func (r *recovery) learn() error {
 		}
 		return nil
 	}
-	err := r.store.readNotes(func(path string, n note) error {
-		if n.after == lasting {
-			u := r.undone[n.to[0]]
-			if u == nil {
-				u = &undone{}
-				r.undone[n.to[0]] = u
-			}
-			u.notes, u.names = append(u.notes, path), append(u.names, n.names...)
+	err := r.store.readNotes(func(path string, n note, err error) error {
+		if err != nil {
+			r.store.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
+		}
+		switch {
+		case journal.Unreadable(err): // it stays: if it is a lasting one, a later start may read it
+			return nil
+		case n.after == lasting:
+			mark(r.undone, n.to[0], n.names, true)
+			r.lasting[n.to[0]] = append(r.lasting[n.to[0]], path)
+		default:
+			r.passing = append(r.passing, path)
 		}
 		return take(n.after, n.record)
 	})
@@ -269,41 +278,29 @@ func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a addr
 	return nil
 }
 
-// undone is what an earlier recovery could not remove from a mailbox, and the files where
-// that is noted.
-type undone struct{ notes, names []string }
-
 // remove removes messages again. From a mailbox that the disk cannot read now they are
-// removed by a start that can.
+// removed by a start that can: that is noted. What is noted already has to wait for
+// nothing, whatever the disk says.
 func (r *recovery) remove(a address, bases map[string]bool) error {
-	names := slices.Sorted(maps.Keys(bases))
-	earlier := r.undone[a]
-	if earlier == nil {
-		earlier = &undone{}
-	}
-	err := r.removeFrom(a, names)
+	err := r.removeFrom(a, slices.Sorted(maps.Keys(bases)))
 	if err == nil || errors.Is(err, os.ErrNotExist) {
-		r.settled = append(r.settled, earlier.notes...)
+		r.settled = append(r.settled, r.lasting[a]...)
 		return nil
 	}
-	if err := r.ofOthers(a, err); err != nil {
-		return err
+	var unnoted []string
+	for base := range bases {
+		if !r.undone[a][base] {
+			unnoted = append(unnoted, base)
+		}
+	}
+	if len(unnoted) > 0 {
+		if err := r.ofOthers(a, err); err != nil {
+			return err
+		}
 	}
 	r.store.log.Error("removed messages may be back in a mailbox that cannot be opened, until a start can open it",
 		"mailbox", a.String(), "error", err)
-	if slices.Equal(names, slices.Sorted(slices.Values(earlier.names))) {
-		return nil // it is noted
-	}
-	return r.store.noteUndone(a, names, earlier.notes)
-}
-
-// forget removes the notes of what is done now, once that is on stable storage.
-func (r *recovery) forget() {
-	for _, path := range r.settled {
-		if err := ignoreMissing(os.Remove(path)); err != nil {
-			r.store.log.Warn("removing notes beside the journal failed", "error", err)
-		}
-	}
+	return r.store.noteUndone(a, unnoted)
 }
 
 func (r *recovery) removeFrom(a address, names []string) error {
@@ -312,7 +309,7 @@ func (r *recovery) removeFrom(a address, names []string) error {
 		return err
 	}
 	defer m.close()
-	if err := r.store.touch(m.new); err != nil {
+	if err := r.store.touch(m.dir(m.new == nil)); err != nil {
 		return err
 	}
 	_, err = m.remove(context.Background(), r.store.disk, names, false)

@@ -400,7 +400,7 @@ func TestDamagedNote(t *testing.T) {
 	put(t, filepath.Join(data, notesDir, "A"), "what is this")
 	r := startServer(t, data)
 	holds(t, "damaged note", data, alice, smallMessage)
-	if log := r.log.String(); !strings.Contains(log, "damaged") {
+	if log := r.log.String(); !strings.Contains(log, "a note beside the journal cannot be read") {
 		t.Errorf("the log says %s", log)
 	}
 	if notes := filesIn(t, filepath.Join(data, notesDir)); len(notes) > 0 {

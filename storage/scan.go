@@ -40,7 +40,11 @@ func (m *mailbox) files() (found []entry, err error) {
 		return r.readEntries(nil, m.new, false)
 	}
 	err = whileStill(m.cur, func() error {
-		if found, err = r.readEntries(found[:0], m.new, false); err == nil {
+		found, err = found[:0], nil
+		if m.new != nil {
+			found, err = r.readEntries(found, m.new, false)
+		}
+		if err == nil {
 			found, err = r.readEntries(found, m.cur, true)
 		}
 		return err
@@ -52,7 +56,7 @@ func (m *mailbox) files() (found []entry, err error) {
 // it is settled: a clock that ticks slowly shows no difference between two
 // changes in a row.
 type version struct {
-	new, cur int64 // times of the last change; 0 if cur/ is closed
+	new, cur int64 // times of the last change; 0 of what is not open
 	settled  bool
 }
 
@@ -72,8 +76,11 @@ func settled(changed, now int64) bool {
 }
 
 func (m *mailbox) version() (v version, err error) {
-	st, err := statFile(m.new)
-	v.new = st.Ctim.Nano()
+	var st unix.Stat_t
+	if m.new != nil {
+		st, err = statFile(m.new)
+		v.new = st.Ctim.Nano()
+	}
 	if err == nil && m.cur != nil {
 		st, err = statFile(m.cur)
 		v.cur = st.Ctim.Nano()

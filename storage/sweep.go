@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -53,6 +54,23 @@ func (s *Store) sweepDrafts() error {
 			errs = append(errs, s.mail.RemoveAll(path.Join(draftsDir, name)))
 		} else {
 			errs = append(errs, s.sweepDraft(name))
+		}
+	}
+	return errors.Join(append(errs, s.sweepNotes())...)
+}
+
+// sweepNotes removes notes whose writing was cut off.
+func (s *Store) sweepNotes() error {
+	dir, err := os.Open(filepath.Join(s.dataDir, notesDir))
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	errs := []error{err}
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") {
+			errs = append(errs, s.sweepFile(dir, name))
 		}
 	}
 	return errors.Join(errs...)
@@ -109,6 +127,7 @@ func (s *Store) sweepTmp(ctx context.Context, a address) error {
 	}
 }
 
+// sweepFile removes a file that nobody can be writing any more.
 func (s *Store) sweepFile(tmp *os.File, name string) error {
 	st, err := statAt(tmp, name)
 	if err == nil && time.Since(time.Unix(st.Mtim.Unix())) > staleAfter {

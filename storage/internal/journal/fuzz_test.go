@@ -37,6 +37,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(sample(f, 1), uint64(1))
 	f.Add(sample(f, 1)[:3*block+100], uint64(1))
 	f.Add(sample(f, 1)[block:], uint64(1))
+	f.Add(sample(f, 0), uint64(0)) // no header has this salt
 	f.Fuzz(func(t *testing.T, b []byte, salt uint64) {
 		h, ok := decodeHeader(b)
 		if !ok && h != (segmentHeader{}) {

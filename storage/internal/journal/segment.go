@@ -72,7 +72,10 @@ func decodeCopy(b []byte) (h segmentHeader, ok bool) {
 		*v = binary.LittleEndian.Uint64(b[n:])
 		n += 8
 	}
-	return h, h.salt != 0
+	if h.salt == 0 {
+		return segmentHeader{}, false
+	}
+	return h, true
 }
 
 // A frame is what one write makes durable: its header (magic, checksum, octets of
