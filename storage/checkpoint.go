@@ -156,14 +156,10 @@ func (c *checkpointer) rewrite(seq uint64) error {
 	c.store.applying.Lock()
 	defer c.store.applying.Unlock()
 	r := recovery{store: c.store, journal: c.journal, upTo: seq, again: true}
-	err := r.run()
-	if err == nil {
-		err = c.sync()
+	if err := r.run(); err != nil {
+		return err
 	}
-	if err == nil {
-		c.store.forgetNotes(r.settled)
-	}
-	return err
+	return c.sync()
 }
 
 // sync syncs what was touched. Should that fail, all that has been written so far

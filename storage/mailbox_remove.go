@@ -76,7 +76,7 @@ func (s *Store) clearTrash(a address, trash string) error {
 	if err := s.noteMailRemoval(a, trash); err != nil {
 		return err
 	}
-	return s.mail.RemoveAll(trash)
+	return errors.Join(s.mail.RemoveAll(trash), s.forgetUndone(a))
 }
 
 // noteMailRemoval has recovery bring nothing back of a mailbox that is now trash.

@@ -47,6 +47,9 @@ func (s *Store) OpenMaildrop(ctx context.Context, name string) (_ *Maildrop, err
 	if err != nil {
 		return nil, err
 	}
+	if err := s.finish(m.box); err != nil {
+		s.logUndone(a, err)
+	}
 	if m.msgs, err = s.measureAll(ctx, m.box); err != nil {
 		return nil, err
 	}

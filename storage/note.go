@@ -52,7 +52,8 @@ func (s *Store) noteSome(rec record) error {
 		return err
 	}
 	n := note{record: rec, after: after}
-	return s.writeNote(n.encode())
+	_, err = s.writeNote(n.encode())
+	return err
 }
 
 // encode writes the note with a checksum at its end.
@@ -71,66 +72,39 @@ func (s *Store) journalRemoval(j *journal.Journal, rec record) error {
 	return err
 }
 
-// writeNote writes a note that is on stable storage, or none.
-func (s *Store) writeNote(b []byte) error {
+// writeNote writes a note that is on stable storage, and returns its file, or none.
+func (s *Store) writeNote(b []byte) (path string, err error) {
 	dir := filepath.Join(s.dataDir, notesDir)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+		return "", err
 	}
 	name := rand.Text()
-	draft := filepath.Join(dir, "."+name)
+	draft, path := filepath.Join(dir, "."+name), filepath.Join(dir, name)
 	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = f.Write(b)
 	if err == nil {
 		err = s.disk.sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(draft, filepath.Join(dir, name))
+		err = os.Rename(draft, path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(draft))
+		return "", errors.Join(err, os.Remove(draft))
 	}
 	if err = errors.Join(s.syncPath(dir), s.syncPath(filepath.Dir(dir))); err != nil {
-		return errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		return "", errors.Join(err, os.Remove(path))
 	}
-	return nil
-}
-
-// noteUndone notes what recovery could not remove from a mailbox, beside what earlier
-// notes say of it. Those may have been left by a process that could not sync them.
-func (s *Store) noteUndone(a address, names []string) error {
-	for len(names) > 0 {
-		k := fitting(names)
-		n := note{record: record{kind: recordRemoved, to: []address{a}, names: names[:k]}, after: lasting}
-		if err := s.writeNote(n.encode()); err != nil {
-			return err
-		}
-		names = names[k:]
-	}
-	dir, err := os.Open(filepath.Join(s.dataDir, notesDir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.disk.syncFS(dir), dir.Close())
-}
-
-// leftUndone is whether there is something that recovery could not remove.
-func (s *Store) leftUndone() (found bool, err error) {
-	err = s.readNotes(func(_ string, n note, err error) error {
-		found = found || n.after == lasting || journal.Unreadable(err)
-		return nil
-	})
-	return found, err
+	return path, nil
 }
 
 // dropNotes removes the notes about records up to seq.
 func (s *Store) dropNotes(seq uint64) {
 	var done []string
 	err := s.readNotes(func(path string, n note, err error) error {
-		if n.after <= seq && !journal.Unreadable(err) {
+		if err == nil && n.after <= seq {
 			done = append(done, path)
 		}
 		return nil
@@ -150,8 +124,8 @@ func (s *Store) forgetNotes(paths []string) {
 	}
 }
 
-// readNotes calls fn for every note. What the disk cannot read is an empty note, and
-// so is a damaged one: fn is told why.
+// readNotes calls fn for every note, with an error for those that the disk cannot read,
+// or that are damaged. Those that could not be read at the start are left out.
 func (s *Store) readNotes(fn func(path string, n note, err error) error) error {
 	dir := filepath.Join(s.dataDir, notesDir)
 	files, err := os.ReadDir(dir)
@@ -162,10 +136,11 @@ func (s *Store) readNotes(fn func(path string, n note, err error) error) error {
 		return err
 	}
 	for _, f := range files {
-		if strings.HasPrefix(f.Name(), ".") { // cut off in the writing: nobody was told that it is there
+		path := filepath.Join(dir, f.Name())
+		// A hidden one was cut off in the writing: nobody was told that it is there.
+		if strings.HasPrefix(f.Name(), ".") || f.IsDir() || s.unreadNote(path) {
 			continue
 		}
-		path := filepath.Join(dir, f.Name())
 		n, err := readNote(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -178,6 +153,12 @@ func (s *Store) readNotes(fn func(path string, n note, err error) error) error {
 		}
 	}
 	return nil
+}
+
+func (s *Store) unreadNote(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread[path]
 }
 
 // readNote reads the file of a note, twice if the disk fails: it may not do so always.

@@ -34,10 +34,8 @@ type recovery struct {
 	fresh     map[inode]bool                 // their files
 	dropped   map[address]map[string]bool    // messages that had more than one file
 	missed    map[address]map[string]int     // in how many passes in a row a message was not found
-	undone    map[address]map[string]bool    // what an earlier recovery could not remove
-	lasting   map[address][]string           // the files of the notes of that
-	settled   []string                       // files of notes that are needed until all is synced
-	passing   []string                       // those that are needed as long as the journal is
+	passing   []string                       // files of notes that are needed until the journal forgets
+	undone    bool                           // something could not be removed, and is noted
 	completed int
 }
 
@@ -63,30 +61,26 @@ const (
 // recover completes what the journal holds, makes that durable, and has the
 // journal forget it.
 func (s *Store) recover(j *journal.Journal) error {
-	left, err := s.leftUndone()
-	if err != nil {
+	if err := s.loadNotes(); err != nil {
 		return err
 	}
-	crashed := j.Needed()
-	if !crashed && !left {
-		s.dropNotes(lasting - 1)
-		return nil
-	}
-	r := recovery{store: s, journal: j, upTo: math.MaxUint64}
-	if err := r.run(); err != nil {
-		return full(err)
-	}
-	if err := s.syncTouched(); err != nil {
-		return err
-	}
-	if err := j.Checkpoint(j.Last()); err != nil {
-		return err
-	}
-	s.forgetNotes(r.settled)
-	s.forgetNotes(r.passing)
-	if crashed {
+	if j.Needed() {
+		r := recovery{store: s, journal: j, upTo: math.MaxUint64}
+		if err := r.run(); err != nil {
+			return full(err)
+		}
+		if err := s.syncTouched(); err != nil {
+			return err
+		}
+		if err := j.Checkpoint(j.Last()); err != nil {
+			return err
+		}
+		s.forgetNotes(r.passing)
 		s.log.Info("recovered from the journal: the server had not ended in order", "records", j.Last(), "completed", r.completed)
+	} else {
+		s.dropNotes(lasting - 1)
 	}
+	s.finishAll()
 	return nil
 }
 
@@ -101,6 +95,9 @@ func (r *recovery) run() error {
 		if err := r.remove(a, bases); err != nil {
 			return err
 		}
+	}
+	if r.undone {
+		return r.store.syncNotes()
 	}
 	return nil
 }
@@ -149,8 +146,6 @@ func (r *recovery) learn() error {
 	r.gone = make(map[address]uint64)
 	r.removed = make(map[address]map[string]bool)
 	r.found = make(map[address]map[string][]place)
-	r.undone = make(map[address]map[string]bool)
-	r.lasting = make(map[address][]string)
 	take := func(seq uint64, rec record) error {
 		for _, a := range rec.to {
 			switch rec.kind {
@@ -165,18 +160,10 @@ func (r *recovery) learn() error {
 		return nil
 	}
 	err := r.store.readNotes(func(path string, n note, err error) error {
-		if err != nil {
-			r.store.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
-		}
-		switch {
-		case journal.Unreadable(err): // it stays: if it is a lasting one, a later start may read it
+		if err != nil || n.after == lasting { // which has been told, or is not about the journal
 			return nil
-		case n.after == lasting:
-			mark(r.undone, n.to[0], n.names, true)
-			r.lasting[n.to[0]] = append(r.lasting[n.to[0]], path)
-		default:
-			r.passing = append(r.passing, path)
 		}
+		r.passing = append(r.passing, path)
 		return take(n.after, n.record)
 	})
 	if err != nil {
@@ -187,7 +174,14 @@ func (r *recovery) learn() error {
 			_ = take(refused.seq, refused.removal) // which never fails
 		}
 	}
-	return r.each(take)
+	err = r.each(take)
+	for a, bases := range r.removed {
+		maps.DeleteFunc(r.found[a], func(base string, _ []place) bool { return bases[base] })
+		if len(r.found[a]) == 0 {
+			delete(r.found, a)
+		}
+	}
+	return err
 }
 
 func mark[T any](in map[address]map[string]T, a address, names []string, value T) {
@@ -263,7 +257,7 @@ func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a addr
 	name := rec.names[0]
 	for _, a := range rec.to {
 		at, wanted := r.found[a][name]
-		if !wanted || seq <= r.gone[a] || r.removed[a][name] {
+		if !wanted || seq <= r.gone[a] {
 			continue
 		}
 		err := do(&src, a, at)
@@ -279,27 +273,20 @@ func (r *recovery) eachMailbox(seq uint64, rec record, do func(s *source, a addr
 }
 
 // remove removes messages again. From a mailbox that the disk cannot read now they are
-// removed by a start that can: that is noted. What is noted already has to wait for
-// nothing, whatever the disk says.
+// removed by whoever can: that is noted. Where it is noted already there is nothing to
+// wait for, whatever the disk says.
 func (r *recovery) remove(a address, bases map[string]bool) error {
 	err := r.removeFrom(a, slices.Sorted(maps.Keys(bases)))
-	if err == nil || errors.Is(err, os.ErrNotExist) {
-		r.settled = append(r.settled, r.lasting[a]...)
+	if ignoreMissing(err) == nil {
 		return nil
 	}
-	var unnoted []string
-	for base := range bases {
-		if !r.undone[a][base] {
-			unnoted = append(unnoted, base)
-		}
-	}
+	unnoted := r.store.unnoted(a, bases)
 	if len(unnoted) > 0 {
 		if err := r.ofOthers(a, err); err != nil {
 			return err
 		}
 	}
-	r.store.log.Error("removed messages may be back in a mailbox that cannot be opened, until a start can open it",
-		"mailbox", a.String(), "error", err)
+	r.undone = true
 	return r.store.noteUndone(a, unnoted)
 }
 

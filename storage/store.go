@@ -54,8 +54,8 @@
 //
 // Removal by POP3 is a record too, and after it the files are unlinked without
 // sync: recovery does that again, and does not deliver what was removed. What it cannot
-// remove, as the disk does not read the mailbox, it notes for the next start. A process
-// that does not have the journal, a command beside the server, syncs what it does
+// remove, as the disk does not read the mailbox, it notes, and whoever opens the mailbox
+// first does it. A process that does not have the journal, a command beside the server, syncs what it does
 // by itself, and leaves a note beside the journal of what it has removed. To remove
 // a mailbox it locks the journal, so that it is known whether a start has completed
 // the mailbox, or will do so.
@@ -141,6 +141,8 @@ type Store struct {
 	touched  map[uint64]*os.File // a directory of each file system that has mail, by device
 	kept     []keptDraft
 	refusals []*refusal // that the journal has not been told of
+	undone   map[address]*undone
+	unread   map[string]bool // notes that the disk could not read at the start
 	usages   usages
 }
 
