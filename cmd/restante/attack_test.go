@@ -22,7 +22,8 @@ func tolerant(env ...string) serverOptions {
 // allow gives the connection more time.
 func (d *caller) allow(t time.Duration) {
 	d.t.Helper()
-	if err := d.conn.SetDeadline(time.Now().Add(t)); err != nil {
+	d.until = time.Now().Add(t)
+	if err := d.conn.SetDeadline(d.until); err != nil {
 		d.t.Fatal(err)
 	}
 }

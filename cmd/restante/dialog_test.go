@@ -148,6 +148,7 @@ func (d *dialog) talk(verb, rest string) bool {
 	case "tls":
 		d.handshake()
 	case "EOF":
+		d.renew()
 		b, err := d.lines.ReadByte()
 		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			d.t.Fatalf("%s: %q and %v instead of the end", d.where, b, err)
@@ -213,11 +214,13 @@ func (d *dialog) connect(port string) {
 }
 
 func (d *dialog) use(conn net.Conn) {
-	d.t.Helper()
 	d.conn, d.lines = conn, bufio.NewReader(conn)
-	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
-		d.t.Fatal(err)
-	}
+	d.renew()
+}
+
+// renew gives the next step its own time: commands and other peers come in between.
+func (p *peer) renew() {
+	_ = p.conn.SetDeadline(time.Now().Add(deadline)) // what is closed says so when it is used
 }
 
 func (d *dialog) ehlo() {
@@ -273,6 +276,7 @@ func (s *testServer) clientTLS() *tls.Config {
 
 func (d *dialog) send(text, end string) {
 	d.t.Helper()
+	d.renew()
 	if _, err := d.conn.Write([]byte(d.text(text) + end)); err != nil {
 		d.t.Fatalf("%s: %v", d.where, err)
 	}
@@ -300,6 +304,7 @@ func (d *dialog) text(s string) string {
 // receive gives the next line without its CRLF; wanted is for the error.
 func (d *dialog) receive(wanted string) string {
 	d.t.Helper()
+	d.renew()
 	line, err := d.lines.ReadString('\n')
 	if err != nil {
 		d.t.Fatalf("%s: want %q, got %q and %v", d.where, wanted, line, err)

@@ -29,6 +29,15 @@ type caller struct {
 	port  string // smtp, pop3 or pop3s
 	conn  net.Conn
 	lines *bufio.Reader
+	until time.Time // that it was allowed, or zero
+}
+
+// renew gives the next exchange its own time: commands, or thousands of other clients,
+// may have come in between.
+func (d *caller) renew() {
+	if end := time.Now().Add(deadline); end.After(d.until) {
+		_ = d.conn.SetDeadline(end) // what is closed says so when it is used
+	}
 }
 
 // dial connects to the port smtp, pop3 or pop3s.
@@ -40,10 +49,9 @@ func (s *testServer) dial(t *testing.T, port string) *caller {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
-		t.Fatal(err)
-	}
-	return &caller{t, port, conn, bufio.NewReader(conn)}
+	d := &caller{t: t, port: port, conn: conn, lines: bufio.NewReader(conn)}
+	d.renew()
+	return d
 }
 
 // talk connects and reads the greeting.
@@ -59,6 +67,7 @@ func (s *testServer) talk(t *testing.T, port string) *caller {
 
 func (d *caller) handshake(c *tls.Config) *x509.Certificate {
 	d.t.Helper()
+	d.renew()
 	conn := tls.Client(d.conn, c)
 	if err := conn.Handshake(); err != nil {
 		d.t.Fatalf("%s: %v", d.port, err)
@@ -93,6 +102,7 @@ func (d *caller) want(command, beginning string) string {
 
 func (d *caller) write(raw string) {
 	d.t.Helper()
+	d.renew()
 	if _, err := io.WriteString(d.conn, raw); err != nil {
 		d.t.Fatalf("%s: %v", d.port, err)
 	}
@@ -101,6 +111,7 @@ func (d *caller) write(raw string) {
 // line reads a line and takes its CRLF off.
 func (d *caller) line() string {
 	d.t.Helper()
+	d.renew()
 	line, err := d.lines.ReadString('\n')
 	if err != nil {
 		d.t.Fatalf("%s: %q and %v instead of a line", d.port, line, err)
@@ -115,6 +126,7 @@ func (d *caller) line() string {
 // ended expects that the server closes the connection and says nothing more.
 func (d *caller) ended() {
 	d.t.Helper()
+	d.renew()
 	if rest, err := io.ReadAll(d.lines); err != nil || len(rest) > 0 {
 		d.t.Fatalf("%s: %q and %v instead of the end", d.port, rest, err)
 	}
