@@ -83,15 +83,15 @@ func slowClients(t *testing.T, s *testServer) []*slowClient {
 // others meanwhile.
 func TestSlow(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, tolerant("RESTANTE_SMTP_GREETING_TIMEOUT=1s", "RESTANTE_SMTP_COMMAND_TIMEOUT=1s", "RESTANTE_SMTP_DATA_TIMEOUT=1s",
-		"RESTANTE_SMTP_HANDSHAKE_TIMEOUT=1s", "RESTANTE_SMTP_MAX_MESSAGE_SIZE=64KiB"))
+	s := newServer(t, tolerant("RESTANTE_SMTP_GREETING_TIMEOUT=2s", "RESTANTE_SMTP_COMMAND_TIMEOUT=2s", "RESTANTE_SMTP_DATA_TIMEOUT=2s",
+		"RESTANTE_SMTP_HANDSHAKE_TIMEOUT=2s", "RESTANTE_SMTP_MAX_MESSAGE_SIZE=64KiB"))
 	clients := slowClients(t, s)
 	for _, c := range clients {
 		d := s.talk(t, "smtp")
 		c.begin(d)
 		c.conn = d.conn
 	}
-	const patience = 5 * time.Second
+	const patience = 15 * time.Second
 	began, served := time.Now(), 0
 	open := func() (names []string) {
 		for _, c := range clients {
@@ -147,7 +147,7 @@ func TestSlowMessage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes more than a minute")
 	}
-	s := newServer(t, tolerant("RESTANTE_SMTP_DATA_TIMEOUT=1s", "RESTANTE_SMTP_MIN_RATE=1KiB"))
+	s := newServer(t, tolerant("RESTANTE_SMTP_DATA_TIMEOUT=10s", "RESTANTE_SMTP_MIN_RATE=1KiB"))
 	c := &slowClient{drip: "x", conn: s.talk(t, "smtp").envelope("alice@" + testDomain).conn}
 	began := time.Now()
 	if err := c.conn.SetDeadline(began.Add(5 * time.Minute)); err != nil {
