@@ -218,6 +218,9 @@ func (s *sender) recipients() (to, mailboxes []string) {
 // message sends one message. As long as nothing is cut off the server has no
 // reason to refuse it: the disk has room, and all mailboxes are there.
 func (s *sender) message(c *lineConn, to, mailboxes []string) error {
+	if err := c.SetDeadline(time.Now().Add(deadline)); err != nil { // each has the time of a connection
+		return err
+	}
 	if err := s.envelope(c, to); err != nil {
 		return err
 	}
