@@ -29,7 +29,7 @@ func TestEveryMessageOnce(t *testing.T) {
 	for i := range users {
 		restante(t, s.config, testPassword+"\n", "user", "add", onceUser(i), "--password-stdin")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	l := &onceLedger{sent: make(map[[sha256.Size]byte]int), fetched: make(map[[sha256.Size]byte]int)}
 	var sending, fetching errgroup.Group
