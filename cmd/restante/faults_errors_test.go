@@ -199,8 +199,7 @@ func TestFaultStartsTwice(t *testing.T) {
 func TestFaultUnreadableMessage(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "")
-	v.accepts(300<<10, "alice", "bob")
-	v.kill()
+	v.killedAfter(func() { v.accepts(300<<10, "alice", "bob") })
 	disk := newShortDisk(t, 16<<20, "-E", "packed_meta_blocks=1,lazy_itable_init=0")
 	front := filepath.Join(disk.dir, "front")
 	writeFile(t, front, make([]byte, 4<<20))

@@ -101,11 +101,13 @@ func TestFaultJournalDamaged(t *testing.T) {
 func TestFaultJournalRecordDamaged(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "")
-	v.accepts(4000, "alice", "bob")
-	damaged := v.accepts(4000, "alice")
-	v.accepts(300<<10, "alice", "carol")
-	v.accepts(100, victims...)
-	v.kill()
+	var damaged int
+	v.killedAfter(func() {
+		v.accepts(4000, "alice", "bob")
+		damaged = v.accepts(4000, "alice")
+		v.accepts(300<<10, "alice", "carol")
+		v.accepts(100, victims...)
+	})
 	files, err := filepath.Glob(filepath.Join(v.maildir("*"), "new", "*"))
 	if err != nil || len(files) != 8 {
 		t.Fatal(files, err)

@@ -167,5 +167,22 @@ func (v *victim) logged(parts ...string) bool {
 	return false
 }
 
+// killedAfter kills the server as soon as it has accepted some messages, which are in its
+// journal then. Once that was too late the messages are removed, and it is done again.
+func (v *victim) killedAfter(accept func()) {
+	v.t.Helper()
+	for range 5 {
+		before := v.checkpoints()
+		accept()
+		v.kill()
+		if v.checkpoints() == before {
+			return
+		}
+		v.mustStart()
+		v.keeps(0, victims...)
+	}
+	v.t.Fatal("there is a checkpoint each time before it can be killed")
+}
+
 // checkpoints is how many the server has made.
 func (v *victim) checkpoints() int { return len(v.log.find("checkpoint", nil)) }
