@@ -33,15 +33,23 @@ func TestMain(m *testing.M) {
 // deadline is how long a test polls for something that must happen.
 const deadline = 20 * time.Second
 
+// slowly is the same for the programs of others that take many seconds to start.
+const slowly = 6 * deadline
+
 // eventually polls until cond is true.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	until(t, deadline, what, cond)
+}
+
+func until(t testing.TB, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if cond() {
 			return
 		}
 	}
-	t.Fatalf("did not happen within %v: %s", deadline, what)
+	t.Fatalf("did not happen within %v: %s", limit, what)
 }
 
 // restante runs one command of the program to its end and returns what it

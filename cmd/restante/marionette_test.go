@@ -96,7 +96,7 @@ func (p *thunderbird) run(body string, arguments map[string]any) any {
 		(async (%s) => {%s})(...Array.prototype.slice.call(arguments, 0, -1))
 			.then(value => done({ value }), error => done({ error: error + "\n" + error.stack }));`, strings.Join(names, ", "), body)
 	result, _ := p.call("WebDriver:ExecuteAsyncScript", map[string]any{
-		"script": script, "args": values, "newSandbox": true, "sandbox": "system", "scriptTimeout": deadline.Milliseconds(),
+		"script": script, "args": values, "newSandbox": true, "sandbox": "system", "scriptTimeout": slowly.Milliseconds(),
 	})["value"].(map[string]any)
 	if result["error"] != nil {
 		p.t.Fatalf("%v\nin %s", result["error"], body)

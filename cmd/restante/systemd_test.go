@@ -40,7 +40,7 @@ func bootSystemd(t *testing.T) *systemd {
 		}
 	})
 	s := &systemd{t: t}
-	eventually(t, "systemd runs", func() bool {
+	until(t, slowly, "systemd runs", func() bool {
 		select {
 		case <-exited:
 			t.Fatalf("it ends:\n%s", &out)

@@ -100,7 +100,7 @@ func startThunderbird(t *testing.T, s *testServer, accounts []thunderbirdAccount
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "DISPLAY="+startDisplay(t), "MOZ_CRASHREPORTER_DISABLE=1")
 	startBeside(t, cmd)
 	p := &thunderbird{t: t}
-	eventually(t, "Thunderbird can be steered", func() bool {
+	until(t, slowly, "Thunderbird can be steered", func() bool {
 		port, err := os.ReadFile(filepath.Join(profile, "MarionetteActivePort"))
 		if err != nil || len(port) == 0 {
 			return false
