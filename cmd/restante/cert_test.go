@@ -61,7 +61,8 @@ func TestCertList(t *testing.T) {
 		t.Errorf("before there is one: %s", out)
 	}
 	day := 24 * time.Hour
-	makeCertificate(t, s.dir, "good", time.Now().Add(15*day), true, "mail.example.org", "mx.example.org")
+	good := time.Now().Add(15 * day)
+	makeCertificate(t, s.dir, "good", good, true, "mail.example.org", "mx.example.org")
 	makeCertificate(t, s.dir, "soon", time.Now().Add(13*day+12*time.Hour), true, "soon.example.org")
 	makeCertificate(t, s.dir, "late", time.Now().Add(-12*time.Hour), false, "late.example.org")
 	for _, name := range []string{"good", "soon", "late"} {
@@ -72,7 +73,7 @@ func TestCertList(t *testing.T) {
 		t.Errorf("cert list: %d\n%s", code, text)
 	}
 	file := func(name string) string { return filepath.Join(s.dir, name+".crt") }
-	for _, part := range []string{"mail.example.org mx.example.org", "Test Authority", time.Now().Add(15 * day).Format(time.DateOnly), "file " + file("good"), "self-signed " + file("late")} {
+	for _, part := range []string{"mail.example.org mx.example.org", "Test Authority", good.UTC().Format(time.DateOnly), "file " + file("good"), "self-signed " + file("late")} {
 		if !strings.Contains(text, part) {
 			t.Errorf("cert list has no %q:\n%s", part, text)
 		}
