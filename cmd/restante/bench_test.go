@@ -30,7 +30,7 @@ func empty(t *testing.T, dir string) {
 
 func TestBench(t *testing.T) {
 	dir := t.TempDir()
-	out := restante(t, "/dev/null", "", "bench", "--dir", dir, "--duration", "20ms", "--connections", "1,3")
+	out := restante(t, "/dev/null", "", "bench", "--dir", dir, "--duration", "200ms", "--connections", "1,3")
 	figure := regexp.MustCompile(`(?m)^((?:write|receive|log in|fetch)[^\n]*?) {2,}(\d+) +([\d,]+) +(\S+)(?: ms)? `)
 	var got [][]string
 	for _, m := range figure.FindAllStringSubmatch(out, -1) {
@@ -48,7 +48,7 @@ func TestBench(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("the measurements differ (-want +got):\n%s\n%s", d, out)
 	}
-	for _, sentence := range []string{"Measuring in " + dir + " (", "\nThis machine takes about ", "With 1 sender at a time", "Each figure is of 20ms;"} {
+	for _, sentence := range []string{"Measuring in " + dir + " (", "\nThis machine takes about ", "With 1 sender at a time", "Each figure is of 200ms;"} {
 		if !strings.Contains(out, sentence) {
 			t.Errorf("no %q in:\n%s", sentence, out)
 		}
@@ -59,7 +59,7 @@ func TestBench(t *testing.T) {
 // TestBenchJSON holds the keys, which scripts rely on.
 func TestBenchJSON(t *testing.T) {
 	dir := t.TempDir()
-	out := restante(t, "/dev/null", "", "bench", "--dir", dir, "--duration", "20ms", "--connections", "2", "--json")
+	out := restante(t, "/dev/null", "", "bench", "--dir", dir, "--duration", "200ms", "--connections", "2", "--json")
 	type one struct {
 		Name        string   `json:"name"`
 		Connections int      `json:"connections"`
@@ -87,7 +87,7 @@ func TestBenchJSON(t *testing.T) {
 	if err := d.Decode(&r); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if r.Version == "" || r.Directory != dir || r.FileSystem == "" || r.Warning == nil || r.Processors < 1 || r.Duration != 0.02 || r.Memory < 1<<20 {
+	if r.Version == "" || r.Directory != dir || r.FileSystem == "" || r.Warning == nil || r.Processors < 1 || r.Duration != 0.2 || r.Memory < 1<<20 {
 		t.Errorf("the report is of %+v", r)
 	}
 	type key struct {
@@ -121,7 +121,7 @@ func TestBenchDataDirectory(t *testing.T) {
 	s := newServer(t, serverOptions{})
 	s.deliver(t, []byte("Subject: x\n\nx\n"), "alice@"+testDomain)
 	before := snapshot(t, s.maildir(""))
-	out := restante(t, s.config, "", "bench", "--duration", "20ms", "--connections", "1")
+	out := restante(t, s.config, "", "bench", "--duration", "200ms", "--connections", "1")
 	if want := "Measuring in " + s.dir + "/data ("; !strings.HasPrefix(out, want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
