@@ -11,6 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// unlinkLost removes the first message of alice and has a crash forget that outside of
+// the journal. It returns the data directory after that, and her mailbox from before it.
+func unlinkLost(t *testing.T, v *server) (data, old string) {
+	t.Helper()
+	full := crashed(t, v.data)
+	if n, err := openDrop(t, v.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	data = crashed(t, v.data)
+	removeAll(t, boxDir(data, alice))
+	rename(t, boxDir(crashed(t, full), alice), boxDir(data, alice))
+	return data, boxDir(full, alice)
+}
+
 // removedUnseen is a server with a mailbox that the disk cannot read while blind is set,
 // from which a message was removed before a crash. old is the mailbox with that message.
 func removedUnseen(t *testing.T) (v *server, old string, blind *bool) {
@@ -19,13 +33,7 @@ func removedUnseen(t *testing.T) (v *server, old string, blind *bool) {
 	deliver(t, before.Store, 1, smallMessage, alice)
 	deliver(t, before.Store, 2, otherMessage, alice)
 	before.checkpoint(context.Background())
-	full := crashed(t, before.data)
-	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-	data := crashed(t, before.data)
-	removeAll(t, boxDir(data, alice))
-	rename(t, boxDir(crashed(t, full), alice), boxDir(data, alice))
+	data, old := unlinkLost(t, before)
 	v = newServer(t, data)
 	blind = new(bool)
 	*blind = true
@@ -38,7 +46,7 @@ func removedUnseen(t *testing.T) (v *server, old string, blind *bool) {
 	if err := v.start(); err != nil {
 		t.Fatal(err)
 	}
-	return v, boxDir(full, alice), blind
+	return v, old, blind
 }
 
 // TestNoteUntilSynced: what is noted of a removal stays until that is on stable storage,
@@ -180,13 +188,7 @@ func TestNotesAdd(t *testing.T) {
 func TestNoteAndUnreadableDomain(t *testing.T) {
 	before := freshServer(t)
 	deliver(t, before.Store, 1, smallMessage, alice)
-	full := boxDir(crashed(t, before.data), alice)
-	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-	data := crashed(t, before.data)
-	removeAll(t, boxDir(data, alice))
-	rename(t, full, boxDir(data, alice))
+	data, _ := unlinkLost(t, before)
 	noCheckpoint := func(_ int, s step) error {
 		if s.op == "writeJournal" {
 			return unix.EIO

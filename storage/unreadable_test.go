@@ -129,13 +129,7 @@ func TestRemovalFromUnreadableMailbox(t *testing.T) {
 	deliver(t, before.Store, 1, smallMessage, alice)
 	deliver(t, before.Store, 2, otherMessage, alice)
 	before.checkpoint(context.Background())
-	old := crashed(t, before.data)
-	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-	data := crashed(t, before.data)
-	removeAll(t, boxDir(data, alice))
-	rename(t, boxDir(old, alice), boxDir(data, alice)) // the removal has not come to the disk
+	data, _ := unlinkLost(t, before)
 	notes := func() int { return len(filesIn(t, filepath.Join(data, notesDir))) }
 	for range 2 {
 		r := newServer(t, data)
@@ -160,13 +154,7 @@ func TestRemovalFromUnreadableMailbox(t *testing.T) {
 func TestRemovalThatFails(t *testing.T) {
 	before := freshServer(t)
 	deliver(t, before.Store, 1, smallMessage, alice)
-	full := crashed(t, before.data)
-	if n, err := openDrop(t, before.Store, alice).Remove(context.Background(), []int{0}); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-	data := crashed(t, before.data)
-	removeAll(t, boxDir(data, alice))
-	rename(t, boxDir(full, alice), boxDir(data, alice))
+	data, _ := unlinkLost(t, before)
 	r := newServer(t, data)
 	r.steps.before = func(_ int, st step) error {
 		if st.op == "unlink" && strings.Contains(st.file, boxDir(data, alice)) {
