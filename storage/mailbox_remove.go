@@ -68,7 +68,7 @@ func (s *Store) removeMail(a address) error {
 			return err
 		}
 	}
-	return s.clearTrash(a, trash)
+	return errors.Join(s.clearTrash(a, trash), s.forgetUndone(a))
 }
 
 // clearTrash removes a mailbox that is trash now, and nothing of it comes back.
@@ -76,7 +76,7 @@ func (s *Store) clearTrash(a address, trash string) error {
 	if err := s.noteMailRemoval(a, trash); err != nil {
 		return err
 	}
-	return errors.Join(s.mail.RemoveAll(trash), s.forgetUndone(a))
+	return s.mail.RemoveAll(trash)
 }
 
 // noteMailRemoval has recovery bring nothing back of a mailbox that is now trash.

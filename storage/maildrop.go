@@ -53,6 +53,7 @@ func (s *Store) OpenMaildrop(ctx context.Context, name string) (_ *Maildrop, err
 	if m.msgs, err = s.measureAll(ctx, m.box); err != nil {
 		return nil, err
 	}
+	m.msgs = s.withoutUndone(a, m.msgs)
 	if !slices.ContainsFunc(m.msgs, func(e entry) bool { return e.seen }) {
 		m.box.letGo() // most sessions never need it: thousands save a descriptor each
 	}

@@ -160,7 +160,10 @@ func (r *recovery) learn() error {
 		return nil
 	}
 	err := r.store.readNotes(func(path string, n note, err error) error {
-		if err != nil || n.after == lasting { // which has been told, or is not about the journal
+		if err != nil {
+			r.store.logBadNote(path, err)
+		}
+		if err != nil || n.after == lasting { // which is not about the journal
 			return nil
 		}
 		r.passing = append(r.passing, path)

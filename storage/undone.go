@@ -14,8 +14,8 @@ import (
 )
 
 // undone is what recovery could not remove from a mailbox, as the disk did not let it
-// be read. Notes say so until it is done, by a start or by the first session that can
-// open the mailbox, before that looks at it.
+// be read. Notes say so until it is done, by a start or by a session that opens the
+// mailbox. Until then no session sees it.
 type undone struct {
 	names map[string]bool // base names
 	notes []string        // files
@@ -30,7 +30,7 @@ func (s *Store) loadNotes() error {
 	s.mu.Unlock()
 	return s.readNotes(func(path string, n note, err error) error {
 		if err != nil {
-			s.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
+			s.logBadNote(path, err)
 		}
 		switch {
 		case journal.Unreadable(err):
@@ -44,6 +44,10 @@ func (s *Store) loadNotes() error {
 		}
 		return nil
 	})
+}
+
+func (s *Store) logBadNote(path string, err error) {
+	s.log.Error("a note beside the journal cannot be read: what it removed may come back", "file", path, "error", err)
 }
 
 func (s *Store) keepUndone(a address, names []string, path string) {
@@ -111,7 +115,7 @@ func (s *Store) finishAll() {
 }
 
 func (s *Store) logUndone(a address, err error) {
-	s.log.Error("removed messages may be back in a mailbox, until it can be opened and written to", "mailbox", a.String(), "error", err)
+	s.log.Error("removed messages may be back in the files of a mailbox, until it can be opened and written to", "mailbox", a.String(), "error", err)
 }
 
 func (s *Store) openAndFinish(a address) error {
@@ -131,14 +135,10 @@ func (s *Store) openAndFinish(a address) error {
 // finish removes from an open mailbox, whose lock is held, what is undone there. As long
 // as a part of the mailbox is missing it may come back with that.
 func (s *Store) finish(m *mailbox) error {
-	s.mu.Lock()
-	u := s.undone[m.address]
+	u, names, notes := s.undoneIn(m.address)
 	if u == nil {
-		s.mu.Unlock()
 		return nil
 	}
-	names, notes := slices.Sorted(maps.Keys(u.names)), u.notes
-	s.mu.Unlock()
 	// Its own handle, from before the change: what fails here fails for nobody else.
 	dir, err := openAt(m.dir(m.new == nil), ".", unix.O_DIRECTORY)
 	if err != nil {
@@ -157,7 +157,7 @@ func (s *Store) finish(m *mailbox) error {
 	if err != nil {
 		return err
 	}
-	s.log.Warn("messages that were removed before a crash are removed at last", "mailbox", m.String(), "messages", len(names))
+	s.log.Warn("what was removed from a mailbox before a crash is removed there at last", "mailbox", m.String())
 	s.forgetNotes(notes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,6 +165,33 @@ func (s *Store) finish(m *mailbox) error {
 		delete(s.undone, m.address)
 	}
 	return nil
+}
+
+// undoneIn is what is undone in a mailbox, and a copy of that; nil if nothing is, also
+// because a command has removed the mailbox, and the notes with it.
+func (s *Store) undoneIn(a address) (u *undone, names, notes []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u = s.undone[a]
+	if u == nil {
+		return nil, nil, nil
+	}
+	if !slices.ContainsFunc(u.notes, func(path string) bool { _, err := os.Lstat(path); return !errors.Is(err, os.ErrNotExist) }) {
+		delete(s.undone, a)
+		return nil, nil, nil
+	}
+	return u, slices.Sorted(maps.Keys(u.names)), slices.Clone(u.notes)
+}
+
+// withoutUndone leaves out what finish could not remove.
+func (s *Store) withoutUndone(a address, msgs []entry) []entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.undone[a]
+	if u == nil {
+		return msgs
+	}
+	return slices.DeleteFunc(msgs, func(e entry) bool { return u.names[e.base()] })
 }
 
 // forgetUndone is for a mailbox that is removed: nothing can be undone in it.

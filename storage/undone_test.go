@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -279,15 +280,30 @@ func TestNoteOfMailboxGone(t *testing.T) {
 	removed := crashed(t, v.data)
 	startServer(t, v.data)
 	holds(t, "mounted", v.data, alice, otherMessage)
-	command := openStoreAt(t, removed)
-	if err := command.RemoveMailbox(context.Background(), alice); err != nil {
+	r, err := blindStart(t, removed, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := filesIn(t, filepath.Join(removed, notesDir)); len(n) != 1 { // its own: that it is gone
-		t.Errorf("after its removal: notes %q", n)
+	backup := boxDir(crashed(t, removed), alice)
+	command := openStoreAt(t, removed)
+	noted := only(t, filepath.Join(removed, notesDir))
+	for _, name := range []string{threeBoxes[1], alice} {
+		if err := command.RemoveMailbox(context.Background(), name); err != nil {
+			t.Fatal(err)
+		}
+		if n := notesOf(t, r); slices.Contains(n, noted) == (name == alice) {
+			t.Errorf("after %s is removed: notes %q", name, n)
+		}
 	}
-	if r := startServer(t, removed); len(notesOf(t, r)) != 0 {
-		t.Errorf("notes are left: %q", notesOf(t, r))
+	if err := os.MkdirAll(filepath.Dir(boxDir(removed, alice)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rename(t, backup, boxDir(removed, alice)) // somebody wants it back
+	r.hooks.beforeOpenDir = nil
+	m := openDrop(t, r.Store, alice)
+	defer m.Close()
+	if got := contents(t, m); len(got) != 2 {
+		t.Errorf("after a restore it has %q", got)
 	}
 }
 
@@ -306,7 +322,11 @@ func TestNoteAndReadOnlyDisk(t *testing.T) {
 	if err := v.start(); err != nil {
 		t.Fatal(err)
 	}
-	openDrop(t, v.Store, alice).Close()
+	m := openDrop(t, v.Store, alice)
+	if got := contents(t, m); len(got) != 1 || got[0] != wireForm(otherMessage) {
+		t.Errorf("a session has %q", got)
+	}
+	m.Close()
 	deliver(t, v.Store, 3, otherMessage, threeBoxes[1])
 	if err := v.checkpoint(context.Background()); err != nil {
 		t.Error(err)
