@@ -115,7 +115,7 @@ func (s *Store) finishAll() {
 }
 
 func (s *Store) logUndone(a address, err error) {
-	s.log.Error("removed messages may be back in the files of a mailbox, until it can be opened and written to", "mailbox", a.String(), "error", err)
+	s.log.Error("removed messages may be back in a mailbox that cannot be opened or changed", "mailbox", a.String(), "error", err)
 }
 
 func (s *Store) openAndFinish(a address) error {
@@ -176,7 +176,11 @@ func (s *Store) undoneIn(a address) (u *undone, names, notes []string) {
 	if u == nil {
 		return nil, nil, nil
 	}
-	if !slices.ContainsFunc(u.notes, func(path string) bool { _, err := os.Lstat(path); return !errors.Is(err, os.ErrNotExist) }) {
+	there := func(path string) bool {
+		_, err := os.Lstat(path)
+		return !errors.Is(err, os.ErrNotExist)
+	}
+	if !slices.ContainsFunc(u.notes, there) {
 		delete(s.undone, a)
 		return nil, nil, nil
 	}
