@@ -117,8 +117,8 @@ func (w *wire) farOver() bool { return w.against > float64(farOver*w.config.MaxR
 
 // count counts a refusal by its code, and gives the reply to one too many. A name was tried
 // only where the reply is about whether there is the recipient (550): one that is malformed
-// (501, 553) is an error like others. What a client has sent together with a MAIL that was refused is none
-// (RFC 2920): it could not know. The number of commands bounds that.
+// (501, 553) is an error like others. What a client has sent together with a MAIL that was
+// refused is none (RFC 2920): it could not know. The number of commands bounds that.
 func (w *wire) count(code int) (last reply) {
 	if w.stray && code == 503 {
 		return last

@@ -102,17 +102,22 @@ func (s *Store) writeNote(b []byte) (path string, err error) {
 
 // dropNotes removes the notes about records up to seq.
 func (s *Store) dropNotes(seq uint64) {
-	var done []string
+	if err := s.forgetNotesWhere(func(n note) bool { return n.after <= seq }); err != nil {
+		s.log.Warn("reading the notes beside the journal failed", "error", err)
+	}
+}
+
+// forgetNotesWhere is forgetNotes for those of which done is true.
+func (s *Store) forgetNotesWhere(done func(n note) bool) error {
+	var paths []string
 	err := s.readNotes(func(path string, n note, err error) error {
-		if err == nil && n.after <= seq {
-			done = append(done, path)
+		if err == nil && done(n) {
+			paths = append(paths, path)
 		}
 		return nil
 	})
-	if err != nil {
-		s.log.Warn("reading the notes beside the journal failed", "error", err)
-	}
-	s.forgetNotes(done)
+	s.forgetNotes(paths)
+	return err
 }
 
 // forgetNotes removes the files of notes that are not needed any more.

@@ -55,10 +55,10 @@
 // Removal by POP3 is a record too, and after it the files are unlinked without
 // sync: recovery does that again, and does not deliver what was removed. What it cannot
 // remove, as the disk does not read the mailbox, it notes, and whoever opens the mailbox
-// first does it. A process that does not have the journal, a command beside the server, syncs what it does
-// by itself, and leaves a note beside the journal of what it has removed. To remove
-// a mailbox it locks the journal, so that it is known whether a start has completed
-// the mailbox, or will do so.
+// first does it. A process that does not have the journal, a command beside the server,
+// syncs what it does by itself, and leaves a note beside the journal of what it has
+// removed. To remove a mailbox it locks the journal, so that it is known whether a start
+// has completed the mailbox, or will do so.
 //
 // When step 3 fails, the message is unlinked where it is, a record says that it is
 // removed, and Deliver returns an error. Should that record fail too, checkpoints that

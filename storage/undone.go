@@ -200,13 +200,5 @@ func (s *Store) withoutUndone(a address, msgs []entry) []entry {
 
 // forgetUndone is for a mailbox that is removed: nothing can be undone in it.
 func (s *Store) forgetUndone(a address) error {
-	var done []string
-	err := s.readNotes(func(path string, n note, err error) error {
-		if err == nil && n.after == lasting && n.to[0] == a {
-			done = append(done, path)
-		}
-		return nil
-	})
-	s.forgetNotes(done)
-	return err
+	return s.forgetNotesWhere(func(n note) bool { return n.after == lasting && n.to[0] == a })
 }
